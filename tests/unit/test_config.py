@@ -1,0 +1,147 @@
+"""Configuration: every error at once, with line and nearest key; secrets only by name."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fixtures.config import load_config, merge, secret_from_environment, secret_from_file
+from fixtures.errors import ConfigError
+
+COMPLETE = """\
+[production]
+name = "shop"
+dsn = "host=db.internal user=admin dbname=shop"
+app_role = "shop_app"
+
+[[databases]]
+name = "shop"
+critical_tables = ["public.orders"]
+
+[provider]
+name = "basebackup"
+
+[provider.basebackup]
+base_backups = "backups"
+archive = "/srv/archive"
+
+[restore]
+directory = "/srv/restore"
+
+[roles]
+owner = "Olga"
+scribe = "Sam"
+reviewer = "Rita"
+
+[app]
+served_url = "http://127.0.0.1:1/"
+maintenance = { kind = "file", path = "/srv/maintenance" }
+connections = [{ kind = "file", path = "/srv/dsn", database = "shop" }]
+
+[canary]
+command = ["app"]
+routes = [{ path = "/" }]
+
+[monitoring]
+metrics_url = "http://127.0.0.1:1/metrics"
+
+[safety_copy]
+directory = "/srv/safety"
+
+[ticket]
+directory = "tickets"
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a configuration file and return its path."""
+
+    def put(text: str) -> Path:
+        path = tmp_path / "runbook.toml"
+        path.write_text(text)
+        return path
+
+    return put
+
+
+def test_a_complete_file_loads_with_paths_from_its_folder(write):
+    """Relative paths are taken from the file's folder."""
+    path = write(COMPLETE)
+    settings = load_config(path).settings
+
+    assert settings.provider.basebackup.base_backups == path.parent / "backups"
+    assert settings.objectives.rpo.total_seconds() == 15 * 60
+
+
+def test_all_errors_come_at_once_with_their_lines(write):
+    """An unknown key names the nearest; a missing one and a bad duration stand beside it."""
+    text = COMPLETE.replace('owner = "Olga"', 'ownr = "Olga"').replace(
+        "[canary]", '[lock]\nproof_window = "soon"\n\n[canary]'
+    )
+
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(text))
+    fact = caught.value.fact
+    assert "runbook.toml:21: unknown key roles.ownr; did you mean 'owner'?" in fact
+    assert "roles.owner is missing" in fact
+    assert "lock.proof_window: 'soon' is not a duration" in fact
+
+
+def test_the_reviewer_is_not_the_owner(write):
+    """One person cannot be both."""
+    with pytest.raises(ConfigError, match="Reviewer must not be the Owner"):
+        load_config(write(COMPLETE.replace('"Rita"', '"Olga"')))
+
+
+def test_a_password_in_the_dsn_is_refused_and_not_repeated(write):
+    """The message does not hold the password."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(COMPLETE.replace("user=admin", "user=admin password=hunter2xyz")))
+    assert "hunter2xyz" not in caught.value.block()
+
+
+def test_no_file_and_no_toml_are_told_apart(write, tmp_path):
+    """Both say where and what next."""
+    with pytest.raises(ConfigError, match="there is no configuration file"):
+        load_config(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="is not TOML"):
+        load_config(write("[production\n"))
+
+
+def test_bindings_merge_tables_and_replace_arrays():
+    """Tables merge; arrays and values are replaced."""
+    base = {"a": {"x": 1, "y": [1, 2]}, "b": 1}
+
+    assert merge(base, {"a": {"y": [3]}, "c": 2}) == {"a": {"x": 1, "y": [3]}, "b": 1, "c": 2}
+
+
+def test_fingerprints_cover_only_the_named_keys(write):
+    """Correcting a monitoring address does not change what a restore depended on."""
+    path = write(COMPLETE)
+    before = load_config(path)
+    path.write_text(COMPLETE.replace("/metrics", "/other"))
+    after = load_config(path)
+
+    assert before.fingerprint("restore", "provider") == after.fingerprint("restore", "provider")
+    assert before.fingerprint("monitoring") != after.fingerprint("monitoring")
+
+
+def test_a_missing_variable_is_named(monkeypatch):
+    """The hint is the command to run."""
+    monkeypatch.delenv("SHOP_PASSWORD", raising=False)
+
+    with pytest.raises(ConfigError, match="SHOP_PASSWORD is not set"):
+        secret_from_environment("SHOP_PASSWORD")
+
+
+def test_a_secret_file_others_can_read_is_refused(tmp_path):
+    """Mode 0644 is refused, 0600 is read."""
+    file = tmp_path / "secret"
+    file.write_text("s3cret-value\n")
+    file.chmod(0o644)
+    with pytest.raises(ConfigError, match="read by others"):
+        secret_from_file(file)
+    os.chmod(file, 0o600)
+
+    assert secret_from_file(file).reveal() == "s3cret-value"
