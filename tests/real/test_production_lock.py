@@ -1,0 +1,294 @@
+"""The write lock on a real server: it closes, it is proven, it opens again as it was."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from pydantic import TypeAdapter
+
+from fixtures.errors import DatabaseError, RefusedError, StepError
+from fixtures.postgres.binaries import Binaries
+from fixtures.postgres.server import Server
+from fixtures.postgres.session import Endpoint, connect
+from fixtures.production.fences import is_writable, prove_one_writable
+from fixtures.production.lock import (
+    LockOriginal,
+    close,
+    commits_since,
+    drain,
+    is_closed,
+    mark,
+    open_again,
+    open_layers,
+    original,
+    prove,
+)
+
+CHEAP = {"fsync": "off", "max_prepared_transactions": "2", "listen_addresses": "", "autovacuum": "off"}
+
+
+@pytest.fixture
+def production(new_server: Callable[..., Server]) -> Server:
+    """A cluster with one database, one table and an application role."""
+    server = new_server("prod")
+    server.wait_ready(server.start(CHEAP))
+    with connect(server.endpoint) as session:
+        session.do("CREATE ROLE shop LOGIN")
+        session.do("CREATE DATABASE shop OWNER shop")
+    with connect(server.endpoint.on("shop")) as session:
+        session.do("CREATE TABLE public.stamps (id int PRIMARY KEY, note text)")
+        session.do("GRANT ALL ON public.stamps TO shop")
+        session.do("GRANT ALL ON SCHEMA public TO shop")
+    return server
+
+
+def app(server: Server) -> Endpoint:
+    return Endpoint(str(server.sockets), server.port, "shop", "shop")
+
+
+@contextmanager
+def raw(endpoint: Endpoint) -> Iterator[psycopg.Connection]:
+    connection = psycopg.connect(endpoint.conninfo())
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def locked(server: Server) -> tuple[LockOriginal, dict]:
+    """Close it; return what was and what `prove` needs."""
+    before = original(server.endpoint, ["shop"], app_role="shop")
+    since = mark(server.endpoint)
+    done = close(server.endpoint, ["shop"], app_role="shop")
+    return before, {"since": since, "own_xids": done.xids, "binaries": server.binaries}
+
+
+def test_a_closed_production_is_proven_and_refuses_the_application(production: Server) -> None:
+    """The proof covers the time from the position on, by transaction ids alone."""
+    before, facts = locked(production)
+
+    proof = prove(production.endpoint, ["shop"], window_s=0.05, **facts)
+
+    assert (proof.traffic.finished, proof.traffic.method) == (0, "xid")
+    assert is_closed(production.endpoint, ["shop"], app_role="shop")
+    assert not is_writable(app(production)).writable
+    assert any("postgres: superuser" in line for line in proof.bypasses)
+    assert commits_since(production.endpoint, proof.until, binaries=None) == 0
+    for value in (before, proof):
+        adapter = TypeAdapter(type(value))
+        assert value == adapter.validate_json(adapter.dump_json(value))
+
+
+def test_open_again_restores_exactly_what_was(production: Server) -> None:
+    """A limit, a read-only setting and a role without log-in come back as they were, twice."""
+    with connect(production.endpoint) as session:
+        session.do("ALTER DATABASE shop CONNECTION LIMIT 7")
+        session.do("ALTER DATABASE shop SET work_mem = '5MB'")
+        session.do("ALTER DATABASE shop SET default_transaction_read_only = 'off'")
+        session.do("CREATE DATABASE other")
+    images = []
+    for phase in ("before", "after", "again"):
+        if phase == "before":
+            before = original(production.endpoint, ["shop", "other"], app_role="shop")
+        elif phase == "after":
+            close(production.endpoint, ["shop", "other"], app_role="shop")
+            close(production.endpoint, ["shop", "other"], app_role="shop")
+            open_again(production.endpoint, before)
+        else:
+            open_again(production.endpoint, before)
+        with connect(production.endpoint) as session:
+            images.append(
+                (
+                    session.rows("SELECT datname, datconnlimit, datallowconn FROM pg_database ORDER BY 1"),
+                    session.rows(
+                        "SELECT setdatabase, setrole, setconfig FROM pg_db_role_setting ORDER BY 1, 2"
+                    ),
+                    session.rows("SELECT rolname, rolcanlogin FROM pg_roles ORDER BY 1"),
+                )
+            )
+
+    assert images[0] == images[1] == images[2]
+    assert is_writable(app(production)).writable
+
+
+def test_closing_twice_changes_nothing_the_second_time(production: Server) -> None:
+    """A repeated close commits no transaction of its own."""
+    first = close(production.endpoint, ["shop"], app_role="shop")
+    again = close(production.endpoint, ["shop"], app_role="shop")
+
+    assert (len(first.xids), len(again.xids)) == (1, 0)
+
+
+def test_an_open_layer_is_named(production: Server) -> None:
+    """Each layer that somebody opened behind our back is a sentence."""
+    locked(production)
+    with connect(production.endpoint, settings={"default_transaction_read_only": "off"}) as session:
+        session.do("ALTER ROLE shop LOGIN")
+
+    assert open_layers(production.endpoint, ["shop"], app_role="shop") == ("role shop can log in",)
+
+
+def test_an_idle_writer_is_reported_by_the_drain_and_ended_by_the_lock(production: Server) -> None:
+    """What it had not committed is gone; the proof does not count it."""
+    with raw(app(production)) as writer:
+        writer.execute("INSERT INTO stamps VALUES (1, 'open')")
+        drained = drain(production.endpoint, ["shop"], timeout_s=0.1)
+        _, facts = locked(production)
+        proof = prove(production.endpoint, ["shop"], window_s=0.05, **facts)
+        with pytest.raises(psycopg.Error):
+            writer.commit()
+
+    assert [(each.role, each.state) for each in drained.leftovers] == [("shop", "idle in transaction")]
+    assert proof.traffic.client == 0
+    with connect(production.endpoint.on("shop")) as session:
+        assert session.value("SELECT count(*) FROM public.stamps") == 0
+
+
+def test_the_drain_waits_for_a_writer_that_finishes(production: Server) -> None:
+    """A transaction that commits in time is no leftover, and its row stays."""
+    with raw(app(production)) as writer:
+        writer.execute("INSERT INTO stamps VALUES (1, 'in time')")
+        timer = threading.Timer(0.2, writer.commit)
+        timer.start()
+        drained = drain(production.endpoint, ["shop"], timeout_s=20)
+        timer.join()
+
+    assert drained.leftovers == ()
+
+
+def test_a_superuser_that_keeps_writing_breaks_the_proof(production: Server) -> None:
+    """The lock does not hold superusers off, so the proof must see them."""
+    _, facts = locked(production)
+    stop = threading.Event()
+
+    def write() -> None:
+        with raw(production.endpoint.on("shop")) as writer:
+            writer.execute("SET default_transaction_read_only = off")
+            writer.commit()
+            number = 0
+            while not stop.is_set():
+                writer.execute("INSERT INTO public.stamps VALUES (%s, 'x')", (number,))
+                writer.commit()
+                number += 1
+                started.set()
+
+    started = threading.Event()
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        assert started.wait(20)
+        with pytest.raises(StepError) as error:
+            prove(production.endpoint, ["shop"], window_s=0.3, **facts)
+    finally:
+        stop.set()
+        thread.join()
+
+    assert error.value.code == "RB402"
+
+
+def test_a_commit_between_the_position_and_the_lock_breaks_the_proof(production: Server) -> None:
+    """It would be missing from a restore to the position: the log shows it, over SQL or from files."""
+    since = mark(production.endpoint)
+    with connect(app(production)) as session:
+        session.do("INSERT INTO public.stamps VALUES (1, 'late')")
+    done = close(production.endpoint, ["shop"], app_role="shop")
+
+    for folders in ([], [production.data / "pg_wal"]):
+        with pytest.raises(StepError, match="1 client transactions"):
+            prove(
+                production.endpoint, ["shop"], window_s=0, binaries=production.binaries,
+                wal_folders=folders, since=since, own_xids=done.xids,
+            )  # fmt: skip
+    assert commits_since(production.endpoint, since, own_xids=done.xids, binaries=production.binaries) == 1
+
+
+def test_statistics_and_settings_are_not_client_commits(production: Server) -> None:
+    """ANALYZE moves the log and the ids; the log tells it from a client. Without it: no proof."""
+    with connect(production.endpoint.on("shop")) as session:
+        session.do("INSERT INTO public.stamps SELECT g, 'x' FROM generate_series(1, 500) g")
+    _, facts = locked(production)
+    with connect(
+        production.endpoint.on("shop"), settings={"default_transaction_read_only": "off"}
+    ) as session:
+        session.do("ANALYZE public.stamps")
+        session.do("ALTER ROLE shop CONNECTION LIMIT 3")
+
+    proof = prove(production.endpoint, ["shop"], window_s=0, **facts)
+
+    assert (proof.traffic.client, proof.traffic.statistics, proof.traffic.administrative) == (0, 1, 1)
+    assert proof.traffic.method == "wal"
+    with pytest.raises(StepError, match="cannot be told"):
+        prove(production.endpoint, ["shop"], window_s=0, **{**facts, "binaries": None})
+
+
+def test_schema_changes_are_client_commits(production: Server) -> None:
+    """A CREATE TABLE touches catalogs only, and is no maintenance."""
+    _, facts = locked(production)
+    with connect(
+        production.endpoint.on("shop"), settings={"default_transaction_read_only": "off"}
+    ) as session:
+        session.do("CREATE TABLE public.extra (id int)")
+
+    with pytest.raises(StepError, match="1 client transactions"):
+        prove(production.endpoint, ["shop"], window_s=0, **facts)
+
+
+def test_a_prepared_transaction_breaks_the_proof(production: Server) -> None:
+    """It has no session to end and can still be committed."""
+    with connect(app(production)) as session:
+        session.do("BEGIN")
+        session.do("INSERT INTO public.stamps VALUES (1, 'prepared')")
+        session.do("PREPARE TRANSACTION 'two'")
+    _, facts = locked(production)
+
+    with pytest.raises(StepError, match="prepared transaction in shop"):
+        prove(production.endpoint, ["shop"], window_s=0, **facts)
+
+
+def test_the_runbook_never_locks_itself_out(production: Server) -> None:
+    """An administrator that is the application's role, or no superuser, is refused before any change."""
+    with pytest.raises(RefusedError, match="RB402"):
+        close(app(production), ["shop"], app_role="shop")
+    with pytest.raises(RefusedError, match="role nobody_home does not exist"):
+        original(production.endpoint, ["shop"], app_role="nobody_home")
+
+    assert is_writable(app(production)).writable
+
+
+def test_exactly_one_side_is_writable(production: Server, new_server: Callable[..., Server]) -> None:
+    """The claim fails with two writable sides, and with the wrong one."""
+    other = new_server("other")
+    other.wait_ready(other.start(CHEAP))
+    sides = {"production": (app(production),), "restored": (other.endpoint,)}
+
+    with pytest.raises(StepError, match="RB403"):
+        prove_one_writable(sides, expected="restored")
+    locked(production)
+    prove_one_writable(sides, expected="restored")
+    with pytest.raises(StepError, match="RB403"):
+        prove_one_writable(sides, expected=None)
+
+
+def test_a_log_in_is_refused_while_closed(production: Server) -> None:
+    """The application's role gets no session at all."""
+    locked(production)
+
+    with pytest.raises(DatabaseError, match="RB503"), connect(app(production)):
+        pass
+
+
+def test_files_are_optional(production: Server, binaries: Binaries, tmp_path: Path) -> None:
+    """A folder that does not hold the log is passed over."""
+    _, facts = locked(production)
+    with connect(
+        production.endpoint.on("shop"), settings={"default_transaction_read_only": "off"}
+    ) as session:
+        session.do("ANALYZE")
+
+    proof = prove(production.endpoint, ["shop"], window_s=0, wal_folders=[tmp_path], **facts)
+
+    assert binaries.major
+    assert proof.traffic.client == 0
