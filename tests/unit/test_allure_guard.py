@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.allure_guard import ATTACHMENT_BYTES, clean_attachment
+from fixtures.allure_guard import ATTACHMENT_BYTES, clean_attachment, step_title
 from fixtures.evidence import MASK, find_leaks
 
 ROOT = Path(__file__).parents[2]
@@ -146,7 +146,7 @@ def test_an_interrupted_step_is_broken(suite, where, source):
     head = "import pytest\nstep = lambda name: pytest.mark.dependency(name=name)\n"
     found = suite(f"{head}{source}\n@step('s08.canary')\ndef test_y(): pass\n")
 
-    interrupted, never = found["07.06 · Check integrity: content"], found["08 · Canary check"]
+    interrupted, never = found[step_title("s07.content")], found[step_title("s08.canary")]
     assert interrupted["status"] == "broken"
     assert interrupted["statusDetails"]["message"].startswith("INTERRUPTED, outcome unknown")
     assert f"(in {where})" in interrupted["statusDetails"]["message"]
@@ -165,7 +165,7 @@ def test_sigterm_does_not_leave_a_green_step(suite):
     def test_x():
         os.kill(os.getpid(), {int(signal.SIGTERM)})
     """
-    assert suite(source)["05.01 · Restore to an isolated instance: restored"]["status"] == "broken"
+    assert suite(source)[step_title("s05.restored")]["status"] == "broken"
 
 
 def test_statuses_say_what_the_ledger_says(suite):
@@ -212,7 +212,7 @@ def test_steps_are_titled_in_the_runbooks_order(suite):
     @pytest.mark.dependency(name="s09.switched")
     def test_x(): pass
     """)
-    labels = {label["name"]: label["value"] for label in found["09.03 · Cut over: switched"]["labels"]}
+    labels = {label["name"]: label["value"] for label in found[step_title("s09.switched")]["labels"]}
 
     assert labels["epic"] == "Restore Database"
     assert labels["feature"] == "C Verify and cut over"
