@@ -251,6 +251,15 @@ def test_without_log_and_heartbeat_nothing_is_proven(world: World) -> None:
     assert all(check.stops for check in checks)
 
 
+def test_a_snapshot_is_its_own_moment(world: World) -> None:
+    """No log says how far a snapshot should reach: shown as not applicable, and does not stop."""
+    silent = replace(world.subject.instance, last_commit_at=None, last_commit_xid=None, stopped_at=None)
+    subject = replace(world.subject, instance=silent, target=Target(kind=TargetKind.SNAPSHOT, value="s1"))
+    checks = moment.check(subject)
+    assert verdicts(checks) == {Verdict.NOT_APPLICABLE, Verdict.COULD_NOT_VERIFY}
+    assert not any(check.stops for check in checks)
+
+
 def test_a_missing_segment_is_not_a_proof(world: World, tmp_path: Path) -> None:
     """A log that cannot be read stops the run."""
     subject = replace(world.subject, wal_folders=(tmp_path,), databases=(Database(name="postgres"),))

@@ -185,6 +185,39 @@ def test_content_compares_with_damaged_production(own_server: Server, subject_of
         assert found(fired, prefix + "stamps").verdict is Verdict.FAIL
 
 
+def test_content_adds_up_the_changes_of_partitions(own_server: Server, subject_of: NewSubject) -> None:
+    """The log names partitions; the listed table is their parent."""
+    subject = subject_of()
+    name = subject.databases[0].name
+    database = subject.databases[0].model_copy(update={"critical_tables": ("public.events",)})
+    make = (
+        "CREATE TABLE events (id int, at date) PARTITION BY RANGE (at)",
+        "CREATE TABLE events_old PARTITION OF events FOR VALUES FROM ('2024-01-01') TO ('2025-01-01')",
+        "INSERT INTO events SELECT i, '2024-05-01' FROM generate_series(1, 50) i",
+    )
+    subject = replace(subject, databases=(database,))
+    script(home_of(subject), *make)
+    with running(own_server, QUICK):
+        script(own_server.endpoint, f"ALTER DATABASE clean RENAME TO {name}")
+        script(own_server.endpoint.on(name), *make)
+        touched = TableChange(database=name, table="public.events_old", updated=1)
+        quiet = replace(subject, production=own_server.endpoint, discarded=())
+        start = f"content.production:{name}.public.events"
+        assert found(content.check(quiet), start).verdict is Verdict.PASS
+        damaged = replace(quiet, discarded=(touched,))
+        assert found(content.check(damaged), start).verdict is Verdict.NOT_APPLICABLE
+        script(own_server.endpoint.on(name), "DROP TABLE events_old")
+        assert found(content.check(quiet), start).verdict is Verdict.NOT_APPLICABLE
+
+
+def test_content_fires_on_a_table_missing_at_the_target(subject_of: NewSubject) -> None:
+    """A critical table that is not in the copy has no reference, and fails."""
+    subject = subject_of()
+    script(home_of(subject), "DROP TABLE rewards")
+    start = f"content.reference:{subject.databases[0].name}.public.rewards"
+    assert found(content.check(referenced(subject)), start).verdict is Verdict.FAIL
+
+
 def test_content_does_not_trust_an_unknown_damage(subject_of: NewSubject, lab: Server) -> None:
     """Without knowing what changed after the target, production proves nothing."""
     subject = replace(subject_of(), production=lab.endpoint, discarded=None)
