@@ -79,12 +79,12 @@ def test_acks_are_sorted_by_what_was_promised() -> None:
 
 
 def test_packs_are_searched_by_request_id(tmp_path: Path) -> None:
-    """Every table's file of every pack is read; a pack without files holds nothing."""
+    """Every table's file of every pack is read, in a folder per database too; a pack without files holds nothing."""
     one, two = tmp_path / "after-target", tmp_path / "after-cutover"
     one.mkdir()
-    two.mkdir()
+    (two / "stampcard").mkdir(parents=True)
     (one / "public.stamps.jsonl").write_text(json.dumps({"id": 1, "request_id": "a"}) + "\n")
-    (two / "public.users.jsonl").write_text(json.dumps({"id": 1, "request_id": "b"}) + "\n\n")
+    (two / "stampcard" / "public.users.jsonl").write_text(json.dumps({"id": 1, "request_id": "b"}) + "\n\n")
 
     assert {"a", "b"} == found_in_packs([one, two, tmp_path / "nothing"])
 
