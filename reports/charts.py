@@ -21,11 +21,14 @@ def span(seconds: float | None) -> str:
     if seconds is None:
         return "unknown"
     sign, left = ("-" if seconds < 0 else ""), abs(seconds)
+    if 0 < left < 1:
+        return f"{sign}{left * 1000:.0f} ms"
     if left < 60:
         return f"{sign}{left:.1f} s"
     minutes, rest = divmod(round(left), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{sign}{hours} h {minutes:02} min {rest:02} s" if hours else f"{sign}{minutes} min {rest:02} s"
+    parts = [(hours, "h"), (minutes, "min"), (rest, "s")]
+    return sign + " ".join(f"{value} {unit}" for value, unit in parts if value)
 
 
 def budget(steps: Sequence[Step], rto: Rto) -> str:

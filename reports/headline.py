@@ -31,7 +31,8 @@ def headline(summary: "Summary", *, released: bool = False) -> str:
     elif summary.rollback.performed:
         parts.append("rolled back")
     if summary.open_questions:
-        parts.append(f"{len(summary.open_questions)} open question(s)")
+        number = len(summary.open_questions)
+        parts.append(f"{number} open question{'s' if number > 1 else ''}")
     return " · ".join(parts)
 
 

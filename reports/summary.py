@@ -258,9 +258,9 @@ class Summary(Part):
     journal_head: str = Field(default="", description="hash of the journal's last line when this was written")
     versions: dict[str, str] = Field(default_factory=dict)
 
-    def count(self, status: Status) -> int:
-        """Return how many tests ended so."""
-        return sum(step.status is status for step in self.steps)
+    def count(self, *statuses: str) -> int:
+        """Return how many tests ended in one of the statuses."""
+        return sum(step.status in statuses for step in self.steps)
 
 
 def write_summary(path: Path, summary: Summary) -> None:
