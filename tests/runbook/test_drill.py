@@ -1,0 +1,23 @@
+"""The runbook on every disaster: served, audited from outside, and nothing left behind."""
+
+from pathlib import Path
+
+import pytest
+
+from fixtures.drill.disasters import CATALOGUE
+
+
+@pytest.mark.parametrize("disaster", sorted(CATALOGUE))
+def test_the_drill_restores_after(disaster, checkout):
+    """Every step passes, the outside audit agrees, and the world is gone."""
+    session = checkout.run("--drill", f"--disaster={disaster}", "--seed=7")
+
+    assert session.code == 0, session.output[-3000:]
+    summary = checkout.summary()
+    assert {step["status"] for step in summary["steps"]} == {"passed"}
+    assert summary["protected"]["state"] == "PROTECTED"
+    assert summary["rpo"]["verdict"] == "met"
+    assert summary["rto"]["verdict"] == "met"
+    audit = [check for check in summary["audit"] if check["verdict"] not in {"pass", "not-applicable"}]
+    assert audit == []
+    assert not [path for path in Path("/tmp").glob("rrb-*") if (path / "witness").exists()]
