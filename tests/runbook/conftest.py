@@ -78,6 +78,10 @@ class Checkout:
         loaded: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
         return loaded
 
+    def world_folder(self) -> Path:
+        """The drill world's folder, which is gone after codes 0, 1 and 2."""
+        return Path(json.loads((self.folder / "world.json").read_text())["folder"])
+
     def status(self, test: str) -> str:
         """One test's status in the summary."""
         return next(step["status"] for step in self.summary()["steps"] if step["id"] == test)
