@@ -118,7 +118,13 @@ def write_row(session: Session, row: int) -> Mark:
 
 def _story(session: Session, home: Path, server: Server, archive: Path, base_backups: Path) -> World:
     session.do("ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1 user=nobody'")
+    session.do("ALTER SYSTEM SET temp_buffers = '9MB'")
     session.do("CREATE ROLE app LOGIN")
+    session.do(
+        "CREATE SUBSCRIPTION feed CONNECTION 'host=127.0.0.1 port=1' PUBLICATION p"
+        " WITH (connect = false, slot_name = 'feed')"
+    )
+    session.do("ALTER SUBSCRIPTION feed ENABLE")
     session.do("CREATE TABLE public.t (id int PRIMARY KEY, v text)")
     write_row(session, 0)
     run(
@@ -128,6 +134,12 @@ def _story(session: Session, home: Path, server: Server, archive: Path, base_bac
         ],
         timeout_s=60, user=server.binaries.user,
     )  # fmt: skip
+    # what production changed since the backup must come with its capture
+    session.do("ALTER SYSTEM RESET temp_buffers")
+    session.do("ALTER SYSTEM SET maintenance_work_mem = '33MB'")
+    with (server.data / "pg_hba.conf").open("a") as rules:
+        rules.write("host all app 127.0.0.1/32 scram-sha-256\n")
+    session.do("SELECT pg_reload_conf()")
     commits = []
     for row in range(1, ROWS + 1):
         commits.append(write_row(session, row))

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from psycopg import sql
 
 from fixtures.command import run, start_ticks, wait_for
 from fixtures.errors import ConfigError, ProviderError, UnsupportedError
@@ -214,6 +215,8 @@ def test_rescued_segments_fill_the_archive_up(world: World) -> None:
     world.server.binaries.own(rescued)
     provider = world.provider("short", archive=archive)
     assert codes(provider, Target(kind=TargetKind.XID, value=str(world.damage.xid))) == ["RB303"]
+    assert codes(provider, latest(), lock_lsn=world.lock_lsn) == ["RB303"]
+    assert provider.check(latest(), lock_lsn=world.lock_lsn, rescued_wal=rescued) == []
 
     plan = provider.plan(before_damage(world), rescued_wal=rescued)
     try:
@@ -440,11 +443,21 @@ def test_isolation_is_red_for_a_copy_started_wrongly(world: World, fresh: BaseBa
     job = instance.server.start()
     instance.server.wait_ready(job)
     with connect(restored.ref.endpoint) as session:
-        session.do("CREATE EXTENSION IF NOT EXISTS plpgsql")
+        session.do("CREATE FOREIGN DATA WRAPPER w")
+        session.do("CREATE SERVER far FOREIGN DATA WRAPPER w OPTIONS (host '127.0.0.1', port '1')")
         session.do("SELECT pg_create_physical_replication_slot('left')")
 
     broken = {finding.subject for finding in fresh.isolation(restored.ref) if not finding.holds}
 
+    assert "foreign servers" not in broken
+    with connect(restored.ref.endpoint) as session:
+        session.do(
+            sql.SQL("CREATE SERVER near FOREIGN DATA WRAPPER w OPTIONS (host {}, port {})").format(
+                str(world.server.sockets), str(world.server.port)
+            )
+        )
+    broken |= {finding.subject for finding in fresh.isolation(restored.ref) if not finding.holds}
+    assert "foreign servers" in broken
     assert {
         "archive_mode", "archive_command", "primary_conninfo", "listen_addresses", "replication slots",
         "log-in rules", "production's archive", "socket's mode",
@@ -502,13 +515,20 @@ def test_a_copy_becomes_fit_to_be_production_and_back(world: World, fresh: BaseB
     assert (archive / service.archived_segment).stat().st_size == 16 * 1024 * 1024
     assert (base_backups / service.base_backup / "backup_manifest").is_file()
     assert any(line.startswith("archive_command: ") for line in service.allowed)
+    assert any(line.startswith("subscription postgres.feed: ") for line in service.allowed)
     assert admit() == service
 
     instance = Instance.of(fresh._site, restored.ref)
     pid = instance.server.pid()
     assert pid is not None
     with connect(restored.ref.endpoint) as session:
-        assert session.value("SELECT current_setting('work_mem')") == "5MB"
+        shown = session.row(
+            "SELECT current_setting('work_mem'), current_setting('maintenance_work_mem'),"
+            " current_setting('temp_buffers')"
+        )
+        assert shown == ("5MB", "33MB", "8MB")
+        assert session.value("SELECT count(*) FROM pg_hba_file_rules WHERE 'app' = ANY(user_name)") == 1
+        assert session.value("SELECT count(*) FROM pg_subscription WHERE subenabled") == 0
         session.do("INSERT INTO public.t VALUES (50, 'served')")
     os.kill(pid, signal.SIGKILL)
     wait_for(
@@ -562,6 +582,34 @@ def test_without_new_places_the_copy_is_unprotected(world: World, fresh: BaseBac
     with connect(restored.ref.endpoint) as session:
         assert session.value("SELECT current_setting('max_connections')") == "77"
         assert session.value("SELECT current_setting('archive_mode')") == "off"
+
+
+def test_the_teams_own_supervisor_takes_over(
+    world: World, fresh: BaseBackupDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its command starts the server from PGDATA; isolating does not depend on it."""
+    monkeypatch.setattr("fixtures.providers.basebackup_commission.COMES_BACK_S", 0.2)
+    restored = _promoted(fresh, world)
+    binaries = world.server.binaries
+    become = f"setpriv --reuid {binaries.user} --init-groups" if binaries.user else ""
+    start = f'{become} {binaries.tool("pg_ctl")} -D "$PGDATA" -W -l "$PGDATA/../own.log" start'
+
+    service = fresh.admit(
+        restored.ref,
+        captured(world),
+        archive=None,
+        base_backups=None,
+        supervisor=("sh", "-c", start),
+        allowed={},
+    )
+
+    assert service.durable
+    assert service.differences == ()
+    assert service.supervisor.startswith("sh -c")
+
+    fresh.isolate(restored.ref)
+
+    assert not [finding for finding in fresh.isolation(restored.ref) if not finding.holds]
 
 
 def test_the_old_archive_is_never_the_new_one(world: World, fresh: BaseBackupDirectory) -> None:
@@ -631,6 +679,21 @@ def test_a_foreign_folder_is_not_restored_into(world: World) -> None:
         assert error.value.code == "RB312"
 
     assert (folder / "precious").exists()
+
+
+def test_a_restore_folder_inside_production_is_refused(world: World) -> None:
+    """Nothing is ever restored into production's data, archive or backups."""
+    provider = world.provider("inside")
+    for place in (world.server.data, world.archive / "x", world.base_backups):
+        site = replace(provider._site, directory=place)
+        inside = BaseBackupDirectory(provider._settings, site)
+
+        assert codes(inside, before_damage(world)) == ["RB311"]
+        with pytest.raises(ProviderError) as error:
+            inside.start(inside.plan(before_damage(world)), quiet)
+        assert error.value.code == "RB311"
+
+    assert not (world.server.data / "inside").exists()
 
 
 def test_it_offers_no_safety_copy(world: World) -> None:
