@@ -7,9 +7,9 @@ import json
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reports.summary import Objective, Summary
 
@@ -71,8 +71,10 @@ def append(path: Path, summary: Summary) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     raw = json.dumps(line_of(summary).model_dump(mode="json"), ensure_ascii=False).encode() + b"\n"
-    with path.open("ab") as file:
+    with path.open("ab+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        if _torn(file):
+            raw = b"\n" + raw
         file.write(raw)
         file.flush()
         os.fsync(file.fileno())
@@ -80,13 +82,23 @@ def append(path: Path, summary: Summary) -> None:
 
 def read(path: Path) -> list[Line]:
     """
-    Return each run's last line, oldest run first; a half-written last line is left out.
+    Return each run's last line, oldest run first; lines torn by a dying machine are left out.
     """
     if not path.exists():
         return []
     found: dict[str, Line] = {}
-    for raw in path.read_bytes().split(b"\n")[:-1]:
-        line = Line.model_validate_json(raw)
+    for raw in path.read_bytes().split(b"\n"):
+        try:
+            line = Line.model_validate_json(raw)
+        except ValidationError:
+            continue
         found.pop(line.run_id, None)
         found[line.run_id] = line
     return list(found.values())
+
+
+def _torn(file: IO[bytes]) -> bool:
+    if file.seek(0, os.SEEK_END) == 0:
+        return False
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) != b"\n"

@@ -39,7 +39,7 @@ def publish(run_dir: Path, *, exit_code: int, key: Path | None = None, record: b
     if found:
         for name in (renderer.REPORT, renderer.PAGE):
             (run_dir / name).unlink(missing_ok=True)
-        seal.seal(run_dir, key=key)
+        (run_dir / seal.SUMS).unlink(missing_ok=True)
         places = [f"{leak.file}: {leak.kind}" for leak in found]
         raise RunbookError(
             "RB802", f"{len(found)} place(s) hold what must not be handed out; the pages are withheld",

@@ -112,7 +112,7 @@ def _check_signature(sums: Path, allowed_signers: Path, signer: str) -> list[str
     signature = sums.with_name(SIGNATURE)
     if not signature.exists():
         return [f"{SUMS} is not signed"]
-    argv = [
+    argv: list[str | Path] = [
         find_tool("ssh-keygen"), "-Y", "verify", "-f", allowed_signers, "-I", signer, "-n", NAMESPACE,
         "-s", signature,
     ]  # fmt: skip
