@@ -1,0 +1,97 @@
+"""What is always on screen, from a run's state alone."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from fixtures.journal import Undo, When
+from fixtures.screen import headline, status_lines, writable
+from fixtures.state import RunState
+
+NOW = datetime(2026, 3, 1, 12, 10, tzinfo=UTC)
+FENCE = Undo(name="production_open", args={}, when=When.RELEASE)
+
+
+def _state(**changes) -> RunState:
+    state = RunState(
+        started={
+            "production": "shop",
+            "options": {"target": {"kind": "time", "value": "2026-03-01T11:59:00Z", "exclusive": True}},
+        },
+        stamps={"declared": NOW - timedelta(minutes=10)},
+    )
+    for name, value in changes.items():
+        setattr(state, name, value)
+    return state
+
+
+def _declared(state: str) -> dict[str, object]:
+    return {"production_state": {"result": {"state": state}}}
+
+
+def _shown(state: RunState) -> str:
+    return "\n".join(headline("20260301T120000Z-abcd", state, rto=timedelta(hours=1), now=NOW))
+
+
+def test_everything_that_must_be_on_screen_is_there():
+    """Name, writable side, fence, T0, RTO left, target, discarded window, rollback target, next command."""
+    discarded = {"discarded_window": {"result": {"rows": 7, "transactions": 3}}}
+    shown = _shown(_state(actions=_declared("reachable") | discarded, open_undo={1: FENCE}))
+
+    for wanted in (
+        "shop",
+        "writable: neither; production is fenced",
+        "fence: held",
+        "T0 2026-03-01T12:00:00Z",
+        "RTO left 50:00 min",
+        "target: time 2026-03-01T11:59:00Z (exclusive)",
+        "discarded: 7 rows in 3 transactions",
+        "rollback target: production behind its fence",
+        "next: pytest --resume=20260301T120000Z-abcd",
+    ):
+        assert wanted in shown
+
+
+def test_a_missed_rto_is_shown_as_less_than_nothing():
+    """RTO left goes negative; it does not stop at zero."""
+    assert "RTO left -5:00 min" in _shown(_state(stamps={"declared": NOW - timedelta(minutes=65)}))
+
+
+def test_before_anything_is_known_nothing_is_claimed():
+    """No T0, no count, and production untouched."""
+    shown = _shown(_state(stamps={}))
+
+    assert "T0 not declared yet" in shown
+    assert "discarded: not counted yet" in shown
+    assert "rollback target: production, untouched" in shown
+
+
+@pytest.mark.parametrize("state", ["down", "unknown"])
+def test_a_silent_production_is_nobodys_to_write_to_or_go_back_to(state):
+    """Unreachable from here is not dead: until it is fenced, what it does is unknown."""
+    before = _state(actions=_declared(state))
+    after = _state(actions=_declared(state) | {"writes_locked": {"result": {}}})
+
+    assert writable(before) == f"unknown; production is {state} and not fenced yet"
+    assert writable(after) == "neither; production is fenced"
+    assert "fence: held by its own command" in _shown(after)
+    assert "rollback target: NO ROLLBACK TARGET" in _shown(after)
+
+
+def test_an_uncounted_window_is_not_shown_as_nothing_lost():
+    """-1 transactions means that nobody could count them."""
+    lost = {"discarded_window": {"result": {"rows": 0, "transactions": -1}}}
+
+    assert "discarded: could not be counted" in _shown(_state(actions=lost))
+
+
+def test_status_says_the_same():
+    """--status shows the fence, the discarded window and the rollback target, too."""
+    lines = "\n".join(
+        status_lines(
+            "r", _state(actions=_declared("reachable"), open_undo={1: FENCE}), running=False, now=NOW
+        )
+    )
+
+    assert "fence: held" in lines
+    assert "rollback target: production behind its fence" in lines
