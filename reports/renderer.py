@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from fixtures.command import child_env, run
 from fixtures.errors import RunbookError, ToolError
+from fixtures.evidence import redact
 from reports import onefile, pages
 from reports.summary import FILE as SUMMARY
 from reports.summary import Summary, read_summary
@@ -42,7 +43,7 @@ def install() -> None:
     Install the Allure generator from the committed lock file, hashes verified, no install scripts.
 
     Raises:
-        ToolError: RB109 without the Node wheel, RB801 when npm fails.
+        ToolError: RB109 without the Node wheel, RB801 when npm fails, RB901 when it hangs.
     """
     node = node_program()
     npm = node.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
@@ -51,16 +52,17 @@ def install() -> None:
         "--loglevel=error", "--fetch-retries=1", "--fetch-timeout=30000", "--prefer-offline",
     ]  # fmt: skip
     env = child_env({"PATH": f"{node.parent}:/usr/bin:/bin"}, pass_names=NPM_NAMES)
-    try:
-        run(argv, timeout_s=INSTALL_S, cwd=HERE, env=env)
-    except ToolError as error:
+    done = run(argv, timeout_s=INSTALL_S, cwd=HERE, env=env, check=False)
+    if done.returncode != 0:
+        lines = [line.removeprefix("npm error ") for line in done.stderr.splitlines() if line.strip()]
         raise ToolError(
-            "RB801", "the Allure generator could not be installed", where=error.where or error.fact,
+            "RB801", "the Allure generator could not be installed",
+            where=redact("; ".join(lines[:3])) or f"npm ended with status {done.returncode}",
             hints=[
                 "check that the npm registry can be reached, then: make setup",
                 "or copy reports/node_modules from a machine with the same lock file",
             ],
-        ) from None  # fmt: skip
+        )  # fmt: skip
 
 
 def installed() -> bool:
@@ -137,7 +139,6 @@ def allure_config(summary: Summary, output: Path) -> dict[str, Any]:
                     "reportLanguage": "en",
                     "theme": "light",
                     "layout": "split",
-                    "groupBy": ["epic"],
                     "defaultSortBy": "name,asc",
                     "stepTreeExpansion": "expanded",
                     "sections": ["timeline"],
@@ -199,11 +200,7 @@ def _add_summary(results: Path, summary: Summary) -> None:
     body = {"attachments": [{**item, "timestamp": stamp}], "errors": []}
     (results / "summary-globals.json").write_text(json.dumps(body), encoding="utf-8")
     facts = {
-        "mode": summary.mode,
-        "provider": summary.provider,
         "backup": summary.backup_id,
-        "production at the start": summary.production_state,
-        "rollback target": summary.rollback.target_statement,
         **summary.versions,
     }
     lines = [f"{key.replace(' ', chr(92) + ' ')} = {value}" for key, value in facts.items() if value]

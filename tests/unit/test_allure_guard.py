@@ -214,6 +214,8 @@ def test_steps_are_titled_in_the_runbooks_order(suite):
     """)
     labels = {label["name"]: label["value"] for label in found[step_title("s09.switched")]["labels"]}
 
+    assert found[step_title("s09.switched")]["titlePath"] == ["09 · Cut over"]
+
     assert labels["epic"] == "Restore Database"
     assert labels["feature"] == "C Verify and cut over"
     assert labels["severity"] == "critical"

