@@ -322,7 +322,7 @@ def test_the_lock_file_pins_by_hash_and_names_no_registry():
 
 
 def test_a_failed_install_says_why(monkeypatch):
-    """npm's first words are the place, not the end of its stack."""
+    """The first words of npm are the place, not the end of its stack."""
     told = "npm error code ECONNREFUSED\nnpm error syscall connect\nnpm error stack\nnpm error more"
     monkeypatch.setattr(renderer, "run", lambda *_, **__: CommandResult((), 1, "", told, 0.1))
 
