@@ -18,7 +18,7 @@ from pydantic_core import PydanticUndefined
 
 from fixtures.errors import CATALOGUE, ExitCode
 from fixtures.outcome import MEANING
-from fixtures.providers import command_schema
+from fixtures.providers.command import schema as command_schema
 from fixtures.settings import Settings, format_duration
 from reports.pages import TEMPLATES
 from reports.summary import schema_text

@@ -13,7 +13,7 @@ from fixtures.postgres.lsn import Lsn
 from fixtures.postgres.server import Server, free_port
 from fixtures.postgres.session import Session, connect
 from fixtures.providers.base import Cluster, Site
-from fixtures.providers.basebackup import BaseBackupDirectory
+from fixtures.providers.basebackup.backend import BaseBackupDirectory
 from fixtures.settings import BaseBackupProvider
 
 ROWS = 4

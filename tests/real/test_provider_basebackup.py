@@ -26,8 +26,8 @@ from fixtures.providers.base import (
     Target,
     TargetKind,
 )
-from fixtures.providers.basebackup import BaseBackupDirectory
-from fixtures.providers.basebackup_instance import Instance
+from fixtures.providers.basebackup.backend import BaseBackupDirectory
+from fixtures.providers.basebackup.instance import Instance
 from tests.real.basebackup_world import ROWS, World, production
 
 ALL_ROWS = list(range(ROWS + 1))
@@ -274,7 +274,7 @@ def test_programs_and_links_that_do_not_fit_are_refused(world: World) -> None:
 
 def test_a_copy_that_does_not_fit_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Space is asked for before the copy."""
-    monkeypatch.setattr("fixtures.providers.basebackup_check.SPACE_FACTOR", 1e9)
+    monkeypatch.setattr("fixtures.providers.basebackup.check.SPACE_FACTOR", 1e9)
 
     assert codes(world.provider("space"), before_damage(world)) == ["RB308"]
 
@@ -588,7 +588,7 @@ def test_the_teams_own_supervisor_takes_over(
     world: World, fresh: BaseBackupDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its command starts the server from PGDATA; isolating does not depend on it."""
-    monkeypatch.setattr("fixtures.providers.basebackup_commission.COMES_BACK_S", 0.2)
+    monkeypatch.setattr("fixtures.providers.basebackup.commission.COMES_BACK_S", 0.2)
     restored = _promoted(fresh, world)
     binaries = world.server.binaries
     become = f"setpriv --reuid {binaries.user} --init-groups" if binaries.user else ""

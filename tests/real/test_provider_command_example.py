@@ -27,7 +27,7 @@ from fixtures.providers.base import (
     Target,
     TargetKind,
 )
-from fixtures.providers.command import TeamCommand
+from fixtures.providers.command.backend import TeamCommand
 from fixtures.settings import CommandProvider
 
 PAGE = Path(__file__).parents[2] / "docs" / "providers" / "command.md"

@@ -27,10 +27,10 @@ from fixtures.providers.base import (
     Target,
     TargetKind,
 )
-from fixtures.providers.command import TeamCommand
-from fixtures.providers.command_call import Calls
-from fixtures.providers.command_schema import contract_schema, schema_text
-from fixtures.providers.command_window import against_window
+from fixtures.providers.command.backend import TeamCommand
+from fixtures.providers.command.call import Calls
+from fixtures.providers.command.schema import contract_schema, schema_text
+from fixtures.providers.command.window import against_window
 from fixtures.settings import CommandProvider
 
 ROOT = Path(__file__).parents[2]
