@@ -101,7 +101,7 @@ def test_a_step_without_evidence_fails(session: Any) -> None:
         ("1 / 0", "proves", "broken", "ZeroDivisionError"),
         ("raise SystemExit(0)", "proves", "broken", "SystemExit"),
         ('pytest.skip("not today")', "proves", "skipped", "not today"),
-        ('pytest.xfail("known")', "proves", "failed", "known"),
+        ('pytest.xfail("known")', "proves", "broken", "known"),
         ("pass", "proves, broken_setup", "broken", "the disk is gone"),
         ("pass", "broken_teardown", "broken", "the disk is gone"),
     ],
