@@ -126,9 +126,9 @@ class TableLoss(Part):
 
     database: str = ""
     table: str
-    inserted: int = 0
-    updated: int = 0
-    deleted: int = 0
+    inserted: int | None = Field(default=None, description="null: not counted")
+    updated: int | None = Field(default=None, description="null: not counted")
+    deleted: int | None = Field(default=None, description="null: not counted")
     storage_replaced: bool = Field(default=False, description="dropped, truncated or rewritten")
 
 
