@@ -17,7 +17,7 @@ pytest_plugins = ["pytester"]
 @pytest.fixture(scope="session")
 def public_dir() -> Iterator[Path]:
     """A short folder an unprivileged server user can enter; removed at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="rrb-", dir="/tmp"))  # noqa: S108 - socket paths must be short
+    folder = Path(tempfile.mkdtemp(prefix="rrb-", dir="/tmp"))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)

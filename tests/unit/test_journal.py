@@ -23,9 +23,9 @@ def test_what_is_written_is_read_back_in_order(journal):
     journal.append("stamp", name="declared", at="2026-01-01T00:00:00+00:00")
     journal.append("closed")
 
-    assert [(1, "stamp"), (2, "closed")] == [
+    assert [
         (event.seq, event.kind) for event in read_journal(journal.folder)
-    ]
+    ] == [(1, "stamp"), (2, "closed")]
 
 
 def test_an_edited_line_breaks_the_chain(journal):
@@ -51,7 +51,7 @@ def test_a_line_torn_by_a_crash_does_not_count(journal):
     again.append("note", by="scribe", text="after")
     again.close()
 
-    assert ["kept", "after"] == [event.data["text"] for event in read_journal(journal.folder)]
+    assert [event.data["text"] for event in read_journal(journal.folder)] == ["kept", "after"]
 
 
 def test_two_writers_are_refused(journal):
@@ -92,7 +92,7 @@ def test_an_undone_or_discharged_entry_stands_no_more(journal):
     journal.append("undone", intent=1)
     journal.append("discharged", intent=5)
 
-    assert ["b"] == [undo.name for undo in fold(journal.events).open_undo.values()]
+    assert [undo.name for undo in fold(journal.events).open_undo.values()] == ["b"]
 
 
 def test_a_lost_lease_stops_every_change(tmp_path):
