@@ -1,0 +1,599 @@
+"""
+A production of somebody else's: a shop with its own cluster, schema, ledger, application and scripts.
+
+Nothing of the drill's world is used. Its runbook.toml is the one of docs/how-to/incident.md, with
+other paths and ports. Customers order all the time and remember what they were told, so that a test
+can say what must be served without asking the runbook.
+"""
+
+import hashlib
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from fixtures.command import JobRef, end_job, run, spawn, start_ticks, wait_for
+from fixtures.postgres.binaries import Binaries
+from fixtures.postgres.server import Server, free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+APP = Path(__file__).with_name("incident_app.py")
+GUIDE = ROOT / "docs" / "how-to" / "incident.md"
+NAME = "shop-production"
+ADMIN = "dba"
+PASSWORD = "dba-secret-7421"
+APP_PASSWORD = "app:secret/8302"
+PASSWORD_ENV = "SHOP_DBA_PASSWORD"
+#: what the lock changes and a release must put back exactly
+CONNECTION_LIMIT = 57
+OWNER, REVIEWER = "A. Keller", "C. Okafor"
+#: seconds; reached only when something hangs
+SESSION_S = 300
+PROMPT = re.compile(r"GATE (\w+) for (\w+) ([^\n\r]*)\r?\n.*?anything else stops here: $", re.DOTALL)
+
+MIGRATIONS = {
+    "20260101000000_init": """
+CREATE TABLE shop.customers (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, email text NOT NULL UNIQUE);
+CREATE TABLE shop.orders (
+    id bigserial PRIMARY KEY,
+    customer_id bigint NOT NULL REFERENCES shop.customers,
+    cents int NOT NULL,
+    key text NOT NULL UNIQUE
+);
+GRANT USAGE ON SCHEMA shop TO shop_app;
+GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA shop TO shop_app;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA shop TO shop_app;
+""",
+    "20260115000000_payments": """
+CREATE TABLE shop.payments (
+    order_id bigint PRIMARY KEY REFERENCES shop.orders, cents int NOT NULL, settled bool NOT NULL DEFAULT false
+);
+GRANT SELECT, INSERT, UPDATE ON shop.payments TO shop_app;
+""",
+    "20260301000000_notes": "ALTER TABLE shop.orders ADD COLUMN note text;\n",
+}
+LEDGER = """
+CREATE TABLE shop._prisma_migrations (
+    id varchar(36) PRIMARY KEY, checksum varchar(64) NOT NULL, finished_at timestamptz,
+    migration_name varchar(255) NOT NULL, logs text, rolled_back_at timestamptz,
+    started_at timestamptz NOT NULL DEFAULT now(), applied_steps_count int NOT NULL DEFAULT 0
+)
+"""
+SCRIPTS = {
+    "shop": 'exec @PYTHON@ @APP@ "$@"',
+    # every change of the env file is a rename: the application may read it at any moment
+    "maintenance": """
+case "$1" in
+  on|off) { grep -v '^MAINTENANCE=' @ENV@; echo "MAINTENANCE=$1"; } > @ENV@.new && mv @ENV@.new @ENV@ ;;
+  status) sed -n 's/^MAINTENANCE=//p' @ENV@ ;;
+esac
+""",
+    "database-url": """
+case "$1" in
+  write) { grep -v '^DATABASE_URL=' @ENV@; printf 'DATABASE_URL=%s\\n' "$DATABASE_URL"; } > @ENV@.new && mv @ENV@.new @ENV@ ;;
+  read) sed -n 's/^DATABASE_URL=//p' @ENV@ ;;
+esac
+""",
+    # paused means: the process is not there
+    "settlement": """
+pid=$(cat @HOME@/settlement.pid 2>/dev/null)
+runs() { [ -n "$pid" ] && grep -q settle "/proc/$pid/cmdline" 2>/dev/null; }
+case "$1" in
+  pause) runs && kill "$pid"; while runs; do sleep 0.02; done ;;
+  resume)
+    runs && exit 0
+    setsid @PYTHON@ @APP@ settle @ENV@ </dev/null >/dev/null 2>&1 &
+    echo $! > @HOME@/settlement.pid
+    pid=$!; i=0; until runs; do i=$((i+1)); [ $i -gt 100 ] && exit 1; sleep 0.02; done ;;
+  status) if runs; then echo off; else echo on; fi ;;
+esac
+""",
+    "fence": "echo fenced >> @HOME@/fenced; ! test -e @HOME@/pg/data/postmaster.pid",
+}
+
+
+#: what a session needs of the checkout
+PARTS = ("conftest.py", "pyproject.toml", "runbook.toml", "fixtures", "runbook_tests", "reports", "docs")
+
+
+@dataclass
+class Session:
+    """A finished session."""
+
+    code: int
+    output: str
+    gates: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def run_id(self) -> str:
+        """The run's id, as the session printed it."""
+        found = re.search(r"\d{8}T\d{6}Z-[0-9a-f]{4}", self.output)
+        return found[0] if found else ""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a customer was told: an order was taken, between two moments."""
+
+    key: str
+    cents: int
+    sent: datetime
+    taken: datetime
+
+
+class Shop:
+    """The production, its surroundings, and sessions of the runbook against it."""
+
+    def __init__(self, public_dir: Path, binaries: Binaries) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="i", dir=public_dir))
+        self.home.chmod(0o755)
+        self.checkout = self.home / "checkout"
+        for part in PARTS:
+            copy_part(ROOT / part, self.checkout / part)
+        self.binaries = binaries
+        self.port, self.app_port = free_port(), free_port()
+        for name in ("pg", "archive", "backups", "archive-2", "backups-2"):
+            (self.home / name).mkdir()
+            binaries.own(self.home / name)
+        for name in ("restored", "safety", "tickets", "bin", "migrations"):
+            (self.home / name).mkdir()
+        self.server = Server(
+            binaries, self.home / "pg" / "data", self.port, self.home / "pg", ADMIN, self.home / "logs"
+        )
+        self.config = self.home / "production.toml"
+        self.env_file = self.home / "app.env"
+        self.orders: list[Order] = []
+        self.target = self.damaged_at = datetime.now(UTC)
+        self.target_lsn = self.target_xid = ""
+        self._jobs: list[JobRef] = []
+        self._postmaster: JobRef | None = None
+        self._quiet = threading.Event()
+        self._customers: list[threading.Thread] = []
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def build(self) -> "Shop":
+        """Make the cluster, its backup, its application; open the shop."""
+        password = self.home / "pw"
+        password.write_text(PASSWORD)
+        self.binaries.own(password)
+        self.server.initdb("--no-sync", f"--pwfile={password}", "--auth-local=scram-sha-256")
+        password.unlink()
+        with (self.server.data / "postgresql.conf").open("a") as conf:
+            conf.write(
+                "listen_addresses = '127.0.0.1'\nmax_connections = 60\nwal_level = replica\narchive_mode = on\n"
+                f"archive_command = 'test ! -f {self.home}/archive/%f && cp %p {self.home}/archive/%f'\n"
+                "autovacuum_naptime = '1d'\nmax_wal_size = '256MB'\nwork_mem = '6MB'\n"
+            )
+        # nobody gets in without a password, not even over the socket
+        (self.server.data / "pg_hba.conf").write_text(
+            f"host all,replication {ADMIN} 127.0.0.1/32 scram-sha-256\nhost shop shop_app 127.0.0.1/32 scram-sha-256\n"
+        )
+        self.start_postgres()
+        self._scripts()
+        self._schema()
+        self.base_backup("monday")
+        self.env_file.write_text(
+            "SHOP_THEME=dark\nMAINTENANCE=off\n"
+            f"DATABASE_URL=postgresql://shop_app:app%3Asecret%2F8302@127.0.0.1:{self.port}/shop\n"
+        )
+        self.command("settlement", "resume")
+        self._jobs.append(
+            spawn(
+                [sys.executable, APP, "serve", str(self.app_port), self.env_file],
+                name="shop",
+                folder=self.home / "logs",
+            )
+        )
+        wait_for(lambda: self.get("/up") == 200, timeout_s=30, what="the shop is open")
+        self._write_config()
+        self.open_doors()
+        return self
+
+    def damage(self) -> "Shop":
+        """Let the right moment pass, deploy a migration, and lose every payment."""
+        self.wait_for_orders(20)
+        with self.admin() as session:
+            self.target_xid = self._order_of_ours(session)
+            session.execute("SELECT pg_create_restore_point('before the deploy')")
+            self.target = session.execute("SELECT clock_timestamp()").fetchone()[0]
+            self.target_lsn = session.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()[0]
+        self.wait_for_orders(20)
+        self.migrate("20260301000000_notes")
+        with self.admin() as session:
+            self.damaged_at = session.execute("SELECT clock_timestamp()").fetchone()[0]
+            session.execute("UPDATE shop.orders SET cents = 0")
+            session.execute("TRUNCATE shop.payments")
+        self.wait_for_orders(20)
+        return self
+
+    def close(self) -> None:
+        """End everything and remove it."""
+        self.close_doors()
+        for job in self._jobs:
+            end_job(job)
+        # sessions that hang and the restored server's keeper first: it would start its server again
+        self._kill(lambda words: "keeper.sh" in words or "pytest" in words)
+        for pid_file in self.home.rglob("postmaster.pid"):
+            with suppress(OSError, ValueError):
+                pid = int(pid_file.read_text().splitlines()[0])
+                os.kill(pid, signal.SIGQUIT)
+                wait_for(lambda pid=pid: start_ticks(pid) is None, timeout_s=30, what=f"server {pid} ended")
+        self._kill(lambda _: True)
+        shutil.rmtree(self.home)
+
+    # -- the cluster -----------------------------------------------------------------------------
+
+    def admin(self, database: str = "shop", *, port: int = 0) -> "psycopg.Connection[tuple[Any, ...]]":
+        """Log in as the administrator."""
+        return psycopg.connect(
+            host="127.0.0.1",
+            port=port or self.port,
+            user=ADMIN,
+            password=PASSWORD,
+            dbname=database,
+            autocommit=True,
+        )
+
+    def start_postgres(self) -> None:
+        """Start production."""
+        self._postmaster = self.server.start(name="production")
+        wait_for(self.answers, timeout_s=60, what="production answers")
+
+    def stop_postgres(self) -> None:
+        """Production goes down, as after a power cut."""
+        assert self._postmaster is not None
+        end_job(self._postmaster, first=signal.SIGQUIT)
+
+    def answers(self) -> bool:
+        """Whether production takes a log-in."""
+        try:
+            self.admin("postgres").close()
+        except psycopg.Error:
+            return False
+        return True
+
+    def base_backup(self, name: str) -> None:
+        """Take a plain base backup whose log comes from the archive."""
+        run(
+            [
+                self.binaries.tool("pg_basebackup"), "-h", "127.0.0.1", "-p", str(self.port), "-U", ADMIN,
+                "-D", self.home / "backups" / name, "-c", "fast", "-X", "none",
+            ],
+            timeout_s=120, user=self.binaries.user, env={"PGPASSWORD": PASSWORD},
+        )  # fmt: skip
+
+    def archive_everything(self) -> None:
+        """Switch the segment and wait for the archive."""
+        with self.admin() as session:
+            session.execute("SELECT pg_create_restore_point('something to archive')")
+            last = session.execute("SELECT pg_walfile_name(pg_switch_wal())").fetchone()[0]
+        wait_for((self.home / "archive" / last).is_file, timeout_s=60, what="the last segment is archived")
+
+    def migrate(self, name: str) -> None:
+        """Run one migration and record it as Prisma does."""
+        folder = self.home / "migrations" / name
+        folder.mkdir(exist_ok=True)
+        file = folder / "migration.sql"
+        file.write_text(MIGRATIONS[name])
+        with self.admin() as session, session.transaction():
+            session.execute("SET LOCAL ROLE shop_owner")
+            session.execute(file.read_bytes())
+            session.execute(
+                "INSERT INTO shop._prisma_migrations (id, checksum, migration_name, finished_at, applied_steps_count)"
+                " VALUES (%s, %s, %s, clock_timestamp(), 1)",
+                (str(uuid.uuid4()), hashlib.sha256(file.read_bytes()).hexdigest(), name),
+            )
+
+    def access_rules(self) -> tuple[Any, ...]:
+        """Return what the lock changes: limits, read-only defaults, log-in of the application."""
+        with self.admin("postgres") as session:
+            return (
+                session.execute(
+                    "SELECT datname, datconnlimit, datallowconn, (SELECT setconfig FROM pg_db_role_setting"
+                    " WHERE setdatabase = d.oid AND setrole = 0) FROM pg_database d ORDER BY 1"
+                ).fetchall(),
+                session.execute(
+                    "SELECT rolname, rolcanlogin FROM pg_roles WHERE rolname ~ '^shop' ORDER BY 1"
+                ).fetchall(),
+            )
+
+    def traces(self) -> dict[str, Any]:
+        """Return what a session that must change nothing may not change; the shop must be quiet."""
+        with self.admin("postgres") as session:
+            database = session.execute(
+                "SELECT pg_snapshot_xmax(pg_current_snapshot())::text,"
+                " (SELECT system_identifier FROM pg_control_system())::text"
+            ).fetchone()
+        here = {
+            str(path): (path.lstat().st_size, path.lstat().st_mtime_ns)
+            for place in (
+                "archive",
+                "backups",
+                "restored",
+                "safety",
+                "tickets",
+                "archive-2",
+                "backups-2",
+                "migrations",
+            )
+            for path in sorted((self.home / place).rglob("*"))
+        }
+        return {
+            "database": database, "rules": self.access_rules(), "files": here,
+            "env": self.env_file.read_text(), "reports": self.reports(), "up": self.get("/up"),
+        }  # fmt: skip
+
+    def reports(self) -> list[str]:
+        """Return everything below the checkout's reports folder, byte code aside."""
+        return sorted(
+            str(path)
+            for path in (self.checkout / "reports").rglob("*")
+            if "__pycache__" not in path.parts and path.suffix != ".pyc"
+        )
+
+    # -- the application -------------------------------------------------------------------------
+
+    def command(self, name: str, *arguments: str) -> str:
+        """Run one of the shop's own scripts."""
+        return run([self.home / "bin" / name, *arguments], timeout_s=30).stdout.strip()
+
+    def get(self, path: str) -> int:
+        """Return the status of a request, 0 when nothing answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.app_port}{path}", timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return 0
+
+    def open_doors(self) -> None:
+        """Let customers order; they remember what they were told."""
+        self._quiet.clear()
+        self._customers = [threading.Thread(target=self._shopping, args=(number,)) for number in (1, 2)]
+        for customer in self._customers:
+            customer.start()
+
+    def close_doors(self) -> None:
+        """No customer orders any more."""
+        self._quiet.set()
+        for customer in self._customers:
+            customer.join()
+        self._customers = []
+
+    def be_quiet(self) -> None:
+        """Nobody and nothing writes, so that every change seen is the runbook's."""
+        self.close_doors()
+        self.command("settlement", "pause")
+
+    def wait_for_orders(self, number: int) -> None:
+        """Wait until so many more orders were taken."""
+        enough = len(self.orders) + number
+        wait_for(lambda: len(self.orders) >= enough, timeout_s=60, what=f"{number} orders are taken")
+
+    def order(self, number: int) -> bool:
+        """Order something as a customer; remember it when it was taken."""
+        key, cents, sent = str(uuid.uuid4()), 100 + len(self.orders) % 900, datetime.now(UTC)
+        body = json.dumps({"customer": number, "cents": cents, "key": key}).encode()
+        try:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self.app_port}/orders", data=body, timeout=10
+            ) as answer:
+                taken = bool(json.load(answer)["accepted"])
+        except (OSError, ValueError):
+            return False
+        if taken:
+            self.orders.append(Order(key, cents, sent, datetime.now(UTC)))
+        return taken
+
+    def served_orders(self) -> dict[str, int]:
+        """Return key -> cents of what the application's present database holds."""
+        url = self.command("database-url", "read")
+        with psycopg.connect(url) as session:
+            return dict(session.execute("SELECT key, cents FROM shop.orders").fetchall())
+
+    # -- sessions --------------------------------------------------------------------------------
+
+    def edit(self, old: str, new: str) -> None:
+        """Change production's configuration."""
+        text = self.config.read_text()
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the configuration"
+        self.config.write_text(text.replace(old, new))
+
+    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+        """Start a session without any terminal."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "pytest", *arguments], cwd=self.checkout, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            env=self._environment(env),
+        )  # fmt: skip
+
+    def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> Session:
+        """Run a session without any terminal to its end."""
+        child = self.start(*arguments, env=env)
+        output, _ = child.communicate(timeout=SESSION_S)
+        return Session(child.returncode, output)
+
+    def incident(self, *arguments: str) -> Session:
+        """Run an incident with production's configuration, without a terminal."""
+        return self.run(f"--config={self.config}", *arguments)
+
+    def at_terminal(self, *arguments: str, answer: Callable[[str, str], str] | None = None) -> Session:
+        """
+        Run a session at a terminal of its own, and answer its gates.
+
+        Args:
+            answer: (gate, role) -> what is typed; by default what the gate wants.
+        """
+        answer = answer or (lambda gate, role: NAME if gate in TYPED and role == "owner" else "yes")
+        master, slave = os.openpty()
+        take_terminal = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+        child = subprocess.Popen(
+            [sys.executable, "-c", take_terminal, sys.executable, "-m", "pytest", *arguments], cwd=self.checkout,
+            stdin=slave, stdout=slave, stderr=slave, start_new_session=True, env=self._environment(None),
+        )  # fmt: skip
+        os.close(slave)
+        try:
+            return self._converse(child, master, answer)
+        finally:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            os.close(master)
+
+    def _converse(
+        self, child: "subprocess.Popen[bytes]", master: int, answer: Callable[[str, str], str]
+    ) -> Session:
+        shown, since, gates = b"", 0, []
+        while True:
+            ready, _, _ = select.select([master], [], [], SESSION_S)
+            assert ready, f"the session says nothing any more:\n{shown[-3000:].decode()}"
+            try:
+                piece = os.read(master, 65536)
+            except OSError:  # the other side is gone
+                piece = b""
+            if not piece:
+                break
+            shown += piece
+            question = PROMPT.search(shown[since:].decode(errors="replace"))
+            if question:
+                since = len(shown)
+                gates.append((question[1], question[2]))
+                os.write(master, answer(question[1], question[2]).encode() + b"\n")
+        return Session(child.wait(timeout=SESSION_S), shown.decode(errors="replace"), gates)
+
+    # -- private ---------------------------------------------------------------------------------
+
+    def _environment(self, changes: Mapping[str, str] | None) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_") and k != "CI"}
+        return {**kept, PASSWORD_ENV: PASSWORD, "COLUMNS": "200", **(changes or {})}
+
+    def _scripts(self) -> None:
+        words = {
+            "@PYTHON@": sys.executable,
+            "@APP@": str(APP),
+            "@ENV@": str(self.env_file),
+            "@HOME@": str(self.home),
+        }
+        for name, body in SCRIPTS.items():
+            for word, value in words.items():
+                body = body.replace(word, value)  # noqa: PLW2901 - filled word by word
+            file = self.home / "bin" / name
+            file.write_text(f"#!/bin/sh\n{body.strip()}\n")
+            file.chmod(0o755)
+
+    def _schema(self) -> None:
+        with self.admin("postgres") as session:
+            session.execute("CREATE ROLE shop_owner NOLOGIN")
+            session.execute(f"CREATE ROLE shop_app LOGIN PASSWORD '{APP_PASSWORD}'")
+            session.execute(f"CREATE DATABASE shop OWNER shop_owner CONNECTION LIMIT {CONNECTION_LIMIT}")
+            session.execute("ALTER DATABASE shop SET default_transaction_read_only = 'off'")
+            session.execute("CREATE DATABASE shop_history")
+        with self.admin("shop_history") as session:
+            session.execute(
+                "CREATE TABLE public.closed_orders AS SELECT n AS id FROM generate_series(1, 500) AS n"
+            )
+        with self.admin() as session:
+            session.execute("CREATE SCHEMA shop AUTHORIZATION shop_owner")
+            session.execute("SET ROLE shop_owner")
+            session.execute(LEDGER)
+            # a deploy that failed once, was resolved, and went through the second time
+            session.execute(
+                "INSERT INTO shop._prisma_migrations (id, checksum, migration_name, rolled_back_at)"
+                " VALUES (%s, 'of an older file', '20260115000000_payments', now())",
+                (str(uuid.uuid4()),),
+            )
+        for name in sorted(MIGRATIONS)[:2]:
+            self.migrate(name)
+        with self.admin() as session:
+            session.execute(
+                "INSERT INTO shop.customers (email) SELECT n || '@example.com' FROM generate_series(1, 200) AS n"
+            )
+            session.execute(
+                "INSERT INTO shop.orders (customer_id, cents, key) SELECT 1 + n % 200, n, 'old-' || n FROM generate_series(1, 400) AS n"
+            )
+            session.execute("INSERT INTO shop.payments SELECT id, cents, true FROM shop.orders")
+
+    def _order_of_ours(self, session: "psycopg.Connection[tuple[Any, ...]]") -> str:
+        with session.transaction():
+            session.execute("INSERT INTO shop.customers (email) VALUES ('marked@example.com')")
+            xid: str = session.execute("SELECT pg_current_xact_id()::text").fetchone()[0]
+        return xid
+
+    def _write_config(self) -> None:
+        text = GUIDE.read_text().partition("```toml\n")[2].partition("```")[0]
+        changes = {
+            "/usr/lib/postgresql/18/bin": str(self.binaries.bin_dir),
+            'run_as = "postgres" ': f'run_as = "{self.binaries.user}" ' if self.binaries.user else "#",
+            "port=5432": f"port={self.port}",
+            ":8080": f":{self.app_port}",
+            '"/mnt/safety/shop"': f'"{self.home}/safety"\nsame_filesystem = "a test has one disk"',
+            '"/mnt/restore/shop"': f'"{self.home}/restored"',
+            "/mnt/archive-2/shop": f"{self.home}/archive-2",
+            "/mnt/backups-2/shop": f"{self.home}/backups-2",
+            "/mnt/tickets": f"{self.home}/tickets",
+            "/srv/shop": str(self.home),
+            'window = "30min"': 'window = "3s"',
+            'interval = "15s"': 'interval = "500ms"',
+            "p95_ms = 300": "p95_ms = 5000",
+            "p99_ms = 1000": "p99_ms = 9000\nmin_requests = 1",
+        }
+        for old, new in changes.items():
+            assert old in text, f"{GUIDE.name} has no {old!r}"
+            text = text.replace(old, new)
+        top = f'lease_directory = "{self.home}/leases"\n'
+        self.config.write_text(f'{top}{text}\n[lock]\nproof_window = "500ms"\n')
+
+    def _shopping(self, number: int) -> None:
+        while not self._quiet.wait(0.02):
+            self.order(number)
+
+    def _kill(self, chosen: Callable[[str], bool]) -> None:
+        # the world's folder is in the command line of everything it started, and of nothing else
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                words = entry.read_bytes().decode(errors="replace")
+                if str(self.home) in words and chosen(words):
+                    os.kill(int(entry.parent.name), signal.SIGKILL)
+
+
+@contextmanager
+def open_shop(public_dir: Path, binaries: Binaries) -> Iterator[Shop]:
+    """Build a shop; end and remove it whatever happens."""
+    shop = Shop(public_dir, binaries)
+    try:
+        yield shop.build()
+    finally:
+        shop.close()
+
+
+def copy_part(source: Path, target: Path) -> None:
+    """Copy a file or folder of the checkout, without what runs left in it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        ignored = shutil.ignore_patterns("__pycache__", "node_modules", "runs", "leases")
+        shutil.copytree(source, target, ignore=ignored)
+    else:
+        shutil.copy(source, target)
+
+
+#: gates at which the Owner types production's name
+TYPED = frozenset({"production_name", "cutover", "release"})
