@@ -121,3 +121,15 @@ def test_a_worker_that_cannot_be_paused_is_named(tmp_path: Path) -> None:
 
     assert caught.value.code == "RB602"
     assert "worker mail" in caught.value.fact
+
+
+def test_a_switch_left_half_way_is_turned_again(tmp_path: Path) -> None:
+    """Turning off may stop before anything noticed: the flag is gone, the status still says on."""
+    flag_file, said = tmp_path / "flag", tmp_path / "said"
+    switch = commands(said, on=["sh", "-c", f"touch {flag_file}; echo on > {said}"])
+    said.write_text("on")
+
+    assert switches.turn_on(switch) is False
+    assert not flag_file.exists()
+    assert switches.turn_on(switch, again=True) is False
+    assert flag_file.exists()
