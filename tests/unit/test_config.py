@@ -1,6 +1,5 @@
 """Configuration: every error at once, with line and nearest key; secrets only by name."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -142,6 +141,6 @@ def test_a_secret_file_others_can_read_is_refused(tmp_path):
     file.chmod(0o644)
     with pytest.raises(ConfigError, match="read by others"):
         secret_from_file(file)
-    os.chmod(file, 0o600)
+    file.chmod(0o600)
 
     assert secret_from_file(file).reveal() == "s3cret-value"
