@@ -261,7 +261,7 @@ def test_a_long_verb_reports_progress_and_hides_its_files(team: Team, site: Site
 
     assert ticks == [Tick("copy", 1, 4)]
     files = sorted(path.name for path in site.logs.iterdir() if path.stat().st_mode & 0o077)
-    assert files == ["command-start.rc"]
+    assert files == ["command-start.pid", "command-start.rc"]
 
 
 def test_a_broken_progress_line_is_a_broken_contract(team: Team, site: Site) -> None:
