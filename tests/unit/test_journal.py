@@ -23,9 +23,10 @@ def test_what_is_written_is_read_back_in_order(journal):
     journal.append("stamp", name="declared", at="2026-01-01T00:00:00+00:00")
     journal.append("closed")
 
-    assert [
-        (event.seq, event.kind) for event in read_journal(journal.folder)
-    ] == [(1, "stamp"), (2, "closed")]
+    assert [(event.seq, event.kind) for event in read_journal(journal.folder)] == [
+        (1, "stamp"),
+        (2, "closed"),
+    ]
 
 
 def test_an_edited_line_breaks_the_chain(journal):
