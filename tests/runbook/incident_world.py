@@ -160,10 +160,9 @@ class Shop:
         self.config = self.home / "production.toml"
         self.env_file = self.home / "app.env"
         self.orders: list[Order] = []
-        self.target = self.damaged_at = datetime.now(UTC)
+        self.target = self.damaged_at = self.before = self.after = datetime.now(UTC)
         self.target_lsn = self.target_xid = ""
         self._jobs: list[JobRef] = []
-        self._postmaster: JobRef | None = None
         self._quiet = threading.Event()
         self._customers: list[threading.Thread] = []
 
@@ -210,11 +209,13 @@ class Shop:
     def damage(self) -> "Shop":
         """Let the right moment pass, deploy a migration, and lose every payment."""
         self.wait_for_orders(20)
+        self.before = datetime.now(UTC)
         with self.admin() as session:
             self.target_xid = self._order_of_ours(session)
             session.execute("SELECT pg_create_restore_point('before the deploy')")
             self.target = session.execute("SELECT clock_timestamp()").fetchone()[0]
             self.target_lsn = session.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()[0]
+        self.after = datetime.now(UTC)
         self.wait_for_orders(20)
         self.migrate("20260301000000_notes")
         with self.admin() as session:
@@ -254,13 +255,15 @@ class Shop:
 
     def start_postgres(self) -> None:
         """Start production."""
-        self._postmaster = self.server.start(name="production")
+        self.server.start(name="production")
         wait_for(self.answers, timeout_s=60, what="production answers")
 
-    def stop_postgres(self) -> None:
-        """Production goes down, as after a power cut."""
-        assert self._postmaster is not None
-        end_job(self._postmaster, first=signal.SIGQUIT)
+    def stop_postgres(self, how: signal.Signals = signal.SIGQUIT) -> None:
+        """Production goes down, by default as after a power cut."""
+        pid = self.server.pid()
+        assert pid is not None
+        os.kill(pid, how)
+        wait_for(lambda: start_ticks(pid) is None, timeout_s=60, what="production is down")
 
     def answers(self) -> bool:
         """Whether production takes a log-in."""
@@ -322,24 +325,28 @@ class Shop:
                 "SELECT pg_snapshot_xmax(pg_current_snapshot())::text,"
                 " (SELECT system_identifier FROM pg_control_system())::text"
             ).fetchone()
-        here = {
-            str(path): (path.lstat().st_size, path.lstat().st_mtime_ns)
-            for place in (
-                "archive",
-                "backups",
-                "restored",
-                "safety",
-                "tickets",
-                "archive-2",
-                "backups-2",
-                "migrations",
-            )
-            for path in sorted((self.home / place).rglob("*"))
-        }
         return {
-            "database": database, "rules": self.access_rules(), "files": here,
+            "database": database, "rules": self.access_rules(), "files": self.files(),
             "env": self.env_file.read_text(), "reports": self.reports(), "up": self.get("/up"),
         }  # fmt: skip
+
+    def files(self) -> dict[str, tuple[int, int]]:
+        """Return size and time of every file a session may make or change."""
+        places = (
+            "archive",
+            "backups",
+            "restored",
+            "safety",
+            "tickets",
+            "archive-2",
+            "backups-2",
+            "migrations",
+        )
+        return {
+            str(path): (path.lstat().st_size, path.lstat().st_mtime_ns)
+            for place in places
+            for path in sorted((self.home / place).rglob("*"))
+        }
 
     def reports(self) -> list[str]:
         """Return everything below the checkout's reports folder, byte code aside."""
@@ -409,6 +416,26 @@ class Shop:
         url = self.command("database-url", "read")
         with psycopg.connect(url) as session:
             return dict(session.execute("SELECT key, cents FROM shop.orders").fetchall())
+
+    def wrong_orders(self) -> list[Order]:
+        """
+        Return what is served wrong: lost or altered though taken before the target, or back though sent after.
+
+        Every kind of target lies between `before` and `after`; what was under way just then may be either.
+        """
+        served = self.served_orders()
+        lost = [
+            order
+            for order in self.orders
+            if order.taken < self.before and served.get(order.key) != order.cents
+        ]
+        old = [f"old-{number}" for number in range(1, 401) if served.get(f"old-{number}") != number]
+        back = [
+            order
+            for order in self.orders
+            if self.after < order.sent < self.damaged_at and order.key in served
+        ]
+        return [*lost, *back, *(Order(key, 0, self.before, self.before) for key in old)]
 
     # -- sessions --------------------------------------------------------------------------------
 

@@ -1,0 +1,172 @@
+"""Incidents that do not go straight: a failure before the switch, a production that is down, one that is damaged."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fixtures.journal import read_journal
+from fixtures.postgres.binaries import Binaries
+from tests.runbook.incident_world import NAME, Session, Shop, open_shop
+
+
+@pytest.fixture
+def shop(public_dir: Path, binaries: Binaries) -> Iterator[Shop]:
+    """A damaged shop whose customers keep ordering."""
+    with open_shop(public_dir, binaries) as shop:
+        yield shop.damage()
+
+
+def arguments(shop: Shop, target: str = "") -> tuple[str, ...]:
+    """Return the incident's command line."""
+    return (
+        f"--config={shop.config}",
+        target or f"--target-time={shop.target.isoformat()}",
+        f"--damaged-at={shop.damaged_at.isoformat()}",
+    )
+
+
+def times_done(shop: Shop, run_id: str, action: str) -> int:
+    """Return how often a run announced a change."""
+    events = read_journal(shop.checkout / "reports" / "runs" / run_id)
+    return sum(1 for event in events if event.kind == "intent" and event.data["action"] == action)
+
+
+def assert_locked(shop: Shop) -> None:
+    """Nobody is served, nobody but the administrator gets in."""
+    databases, roles = shop.access_rules()
+    assert [row[1] for row in databases if row[0].startswith("shop")] == [0, 0]
+    assert ("shop_app", False) in roles
+    assert shop.get("/up") == 503
+    assert shop.command("maintenance", "status") == "on"
+    assert shop.command("settlement", "status") == "on"
+
+
+def assert_served_right(shop: Shop, session: Session) -> None:
+    """Every order taken before the target is served as it was ordered, none sent after it, and the shop is open."""
+    assert session.code == 0, session.output[-3000:]
+    assert shop.wrong_orders() == []
+    shop.wait_for_orders(3)
+
+
+def test_a_failure_before_the_switch_is_mended_and_a_later_run_gives_back_what_the_first_one_locked(shop):
+    """The lock stays, the copy is not made again, and release restores the values from before the first run."""
+    rules, url = shop.access_rules(), shop.command("database-url", "read")
+    shop.edit('path = "/customers/1"', 'path = "/customers/1"\nexpect_status = 418')
+    failed = shop.at_terminal(*arguments(shop))
+    first = failed.run_id
+
+    assert failed.code == 1, failed.output[-3000:]
+    assert "GET /customers/1" in failed.output
+    assert f"pytest --resume={first}" in failed.output
+    assert_locked(shop)
+    assert "s08.canary failed" in (shop.home / "tickets" / "escalations.log").read_text()
+    copy = shop.home / "restored" / first / "data"
+    made = (copy / "PG_VERSION").stat().st_ino
+
+    shop.edit("expect_status = 418\n", "")
+    mended = shop.at_terminal(f"--resume={first}", "--until=canary")
+    assert mended.code == 11, mended.output[-3000:]
+    assert mended.gates == []
+    assert (copy / "PG_VERSION").stat().st_ino == made
+    assert times_done(shop, first, "restore to isolated instance") == 1
+    assert_locked(shop)
+
+    undone = shop.run(f"--rollback={first}")
+    assert undone.code == 1, undone.output
+    assert_locked(shop)
+
+    # another target, another run: it takes over what stands, with the values from before the first one
+    second = shop.at_terminal(
+        f"--config={shop.config}", f"--target-lsn={shop.target_lsn}", "--until=write_lock"
+    )
+    assert second.code == 11, second.output[-3000:]
+    assert second.gates == [("production_name", "owner")]
+    superseded = shop.run(f"--resume={first}")
+    assert superseded.code == 4
+    assert f"RB208 run {second.run_id} took over from run {first}" in superseded.output
+    assert f"pytest --resume={second.run_id}" in superseded.output
+    assert_locked(shop)
+
+    nobody = shop.run(f"--release={second.run_id}")
+    assert nobody.code == 11, nobody.output
+    assert f"then go on: pytest --release={second.run_id}" in nobody.output
+    assert_locked(shop)
+    released = shop.at_terminal(f"--release={second.run_id}")
+    assert released.code == 0, released.output[-3000:]
+    assert released.gates == [("release", "owner")]
+    assert shop.access_rules() == rules
+    assert shop.command("database-url", "read") == url
+    assert shop.command("settlement", "status") == "off"
+    assert shop.get("/up") == 200
+    shop.wait_for_orders(3)
+    ended = shop.run(f"--resume={second.run_id}")
+    assert ended.code == 4
+    assert "RB208" in ended.output
+
+
+def test_a_production_that_is_down_is_fenced_copied_and_replaced(shop):
+    """Silence is refused, a word without a fence too; with both, the unarchived end of its log is served."""
+    shop.stop_postgres()
+    before = shop.files()
+    silent = shop.incident(*arguments(shop)[1:])
+    shop.edit('app_role = "shop_app"', 'app_role = "shop_app"\nstate = "down"')
+    unfenced = shop.incident(*arguments(shop)[1:])
+
+    for session, code, facts in (
+        (silent, "RB401", ("cannot log in to production", "check production.dsn", 'state = "down"')),
+        (unfenced, "RB405", ("no fence is configured", "set [production] fence")),
+    ):
+        assert session.code == 4, session.output[-3000:]
+        assert code in session.output
+        assert [fact for fact in facts if fact not in session.output] == []
+    assert shop.files() == before
+    assert not (shop.home / "fenced").exists()
+
+    shop.edit('state = "down"', f'state = "down"\nfence = ["{shop.home}/bin/fence"]')
+    session = shop.at_terminal(*arguments(shop, "--target-name=before the deploy"))
+
+    assert_served_right(shop, session)
+    assert (shop.home / "fenced").exists()
+    assert "| NO ROLLBACK TARGET |" in session.output.replace("rollback target: ", "| ")
+    assert f"lock writes on {NAME} (down) and restore it" in session.output
+    assert "writable: neither; production is fenced | fence: held by its own command" in session.output
+    folder = shop.checkout / "reports" / "runs" / session.run_id
+    assert "NO ROLLBACK TARGET" in (folder / "summary.json").read_text()
+    assert (shop.home / "safety" / session.run_id / "data" / "global" / "pg_control").exists()
+    assert not (shop.home / "pg" / "data" / "postmaster.pid").exists() or not shop.answers()
+
+
+def test_a_damaged_production_is_kept_as_it_is_where_no_dump_can_be_made(shop):
+    """Declared damaged, its files are copied with their damage; undeclared, the dump fails and says what to do."""
+    damage_files(shop)
+    shop.edit('app_role = "shop_app"', 'app_role = "shop_app"\nstate = "damaged"')
+    declared = shop.at_terminal(*arguments(shop), "--until=pre_restore_backup")
+    assert declared.code == 11, declared.output[-3000:]
+    assert (shop.home / "safety" / declared.run_id / "data" / "backup_manifest").exists()
+    assert shop.run(f"--rollback={declared.run_id}").code == 1
+
+    shop.edit('state = "damaged"\n', "")
+    undeclared = shop.at_terminal(*arguments(shop, f"--target-lsn={shop.target_lsn}"))
+    assert undeclared.code == 1, undeclared.output[-3000:]
+    assert "RB404" in undeclared.output
+    assert 'set [safety_copy] mode = "physical" or "keep"' in undeclared.output
+    assert_locked(shop)
+
+    shop.edit("[safety_copy]", '[safety_copy]\nmode = "keep"')
+    session = shop.at_terminal(f"--resume={undeclared.run_id}")
+    assert_served_right(shop, session)
+    assert "safety copy: keep at" in session.output
+
+
+def damage_files(shop: Shop) -> None:
+    """Overwrite pages of a table while production is stopped, and start it again."""
+    with shop.admin() as session:
+        session.execute("CHECKPOINT")
+        path = session.execute("SELECT pg_relation_filepath('shop.orders')").fetchone()[0]
+    shop.stop_postgres(signal.SIGINT)
+    with (shop.server.data / path).open("r+b") as file:
+        file.seek(8192 + 512)
+        file.write(b"\xde\xad\xbe\xef" * 64)
+    shop.start_postgres()
