@@ -36,7 +36,7 @@ def _shown(state: RunState) -> str:
 def test_everything_that_must_be_on_screen_is_there():
     """Name, writable side, fence, T0, RTO left, target, discarded window, rollback target, next command."""
     discarded = {"discarded_window": {"result": {"rows": 7, "transactions": 3}}}
-    shown = _shown(_state(actions=_declared("reachable") | discarded, open_undo={1: FENCE}))
+    shown = _shown(_state(actions=_declared("reachable") | discarded, open_undo={1: FENCE}, fenced=True))
 
     for wanted in (
         "shop",
@@ -85,11 +85,22 @@ def test_an_uncounted_window_is_not_shown_as_nothing_lost():
     assert "discarded: could not be counted" in _shown(_state(actions=lost))
 
 
+def test_a_lock_that_was_only_begun_is_not_shown_as_a_fence():
+    """A process that died at the lock left it open or closed: nobody is told that it is held."""
+    shown = _shown(_state(actions=_declared("reachable"), open_undo={1: FENCE}))
+
+    assert "writable: production or neither: its lock was interrupted" in shown
+    assert "fence: interrupted half way" in shown
+
+
 def test_status_says_the_same():
     """--status shows the fence, the discarded window and the rollback target, too."""
     lines = "\n".join(
         status_lines(
-            "r", _state(actions=_declared("reachable"), open_undo={1: FENCE}), running=False, now=NOW
+            "r",
+            _state(actions=_declared("reachable"), open_undo={1: FENCE}, fenced=True),
+            running=False,
+            now=NOW,
         )
     )
 
