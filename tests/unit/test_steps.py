@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.context import Mode
+from fixtures.action import Mode
 from fixtures.errors import ExitCode, UsageError
 from fixtures.manifest import CLOSE_OUT, INSPECTED, MANIFEST, STEPS, depends_on, step_of
 from fixtures.outcome import exit_code
