@@ -141,6 +141,11 @@ def test_a_production_that_is_down_is_fenced_copied_and_replaced(shop):
 def test_a_damaged_production_is_kept_as_it_is_where_no_dump_can_be_made(shop):
     """Declared damaged, its files are copied with their damage; undeclared, the dump fails and says what to do."""
     damage_files(shop)
+    with shop.admin(
+        "postgres"
+    ) as session:  # somebody's first aid, before the runbook; it must not come with the copy
+        session.execute("ALTER DATABASE shop SET default_transaction_read_only = 'on'")
+        session.execute("ALTER ROLE shop_app NOLOGIN")
     shop.edit('app_role = "shop_app"', 'app_role = "shop_app"\nstate = "damaged"')
     declared = shop.at_terminal(*arguments(shop), "--until=pre_restore_backup")
     assert declared.code == 11, declared.output[-3000:]
