@@ -41,7 +41,7 @@ FLOORS = (
         "fixtures.providers.command",
         "fixtures.tickets",
     ),
-    ("fixtures.providers", "fixtures.action"),
+    ("fixtures.providers",),
     ("fixtures.context", "fixtures.options"),
     ("fixtures.measures", "fixtures.steps", "fixtures.actions.common"),
     ("fixtures.undo", "fixtures.allure_guard"),
@@ -52,8 +52,12 @@ FLOORS = (
     ("fixtures.verbs",),
     ("fixtures.session",),
 )
-#: step 1's actions and who asks for what they established are one room: undo entries ask too
-SHARED = {"fixtures.actions.incident": "fixtures.actions.common"}
+#: two modules, one room: step 1's actions and who asks for what they established (undo entries ask
+#: too); the contract of an action and the run it is given, which name each other in their types
+SHARED = {
+    "fixtures.actions.incident": "fixtures.actions.common",
+    "fixtures.action": "fixtures.context",
+}
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 #: lines a file may have
 LONGEST = 400
