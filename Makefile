@@ -24,7 +24,7 @@ drill: $(STAMP) ## Damage a throwaway production and run the whole runbook (DRIL
 	code=$$?; echo "exit code $$code"; exit $$code
 
 test: $(STAMP) ## Run this project's own tests
-	@$(BIN)/pytest tests $(ARGS)
+	@$(BIN)/pytest tests -n 2 --dist loadfile $(ARGS)
 
 check: $(STAMP) ## Format, lint, types and fast tests
 	$(BIN)/ruff format --check .

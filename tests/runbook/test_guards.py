@@ -127,7 +127,7 @@ def test_options_that_break_the_steps_are_refused(untouched):
 
 
 @pytest.mark.parametrize(
-    "breaking", ["-x", "--pdb", "--setup-plan", "--deselect=runbook_tests/test_08_canary.py"]
+    "breaking", ["-x", "-n2", "--pdb", "--setup-plan", "--deselect=runbook_tests/test_08_canary.py"]
 )
 def test_one_such_option_is_enough(breaking, untouched):
     """A single one is refused as well as many."""
