@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,11 @@ from fixtures.postgres.binaries import Binaries, embedded_binaries
 from fixtures.postgres.server import Server, free_port
 
 pytest_plugins = ["pytester"]
+
+# a runner in the background starts with Ctrl-C ignored, and its children would inherit that: what
+# sessions do on Ctrl-C is one of the things tested here
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
