@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from fixtures.checks import (
     structure,
     surroundings,
@@ -101,6 +103,33 @@ def test_surroundings_fire_on_an_enabled_subscription(subject_of: NewSubject) ->
             home_of(subject), "ALTER SUBSCRIPTION dials DISABLE", "ALTER SUBSCRIPTION dials SET (slot_name = NONE)",
             "DROP SUBSCRIPTION dials",
         )  # fmt: skip
+
+
+def test_surroundings_name_jobs_and_half_dropped_databases(subject_of: NewSubject, lab: Server) -> None:
+    """A schedule that would run once its library is loaded, and a DROP DATABASE that was interrupted."""
+    subject = subject_of()
+    script(
+        home_of(subject),
+        "CREATE SCHEMA cron", "CREATE TABLE cron.job (jobname text, active boolean)",
+        "INSERT INTO cron.job VALUES ('mail everybody', true)",
+    )  # fmt: skip
+    script(lab.endpoint, "CREATE DATABASE half_gone")
+    try:
+        script(lab.endpoint, "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'half_gone'")
+        checks = surroundings.check(subject)
+    finally:
+        script(lab.endpoint, "DROP DATABASE half_gone")
+    shown = {
+        c.id.partition(".")[2].partition(":")[0] for c in checks if c.verdict is Verdict.COULD_NOT_VERIFY
+    }
+    assert shown == {"jobs", "half_dropped"}
+
+
+def test_surroundings_fire_near_wraparound(subject_of: NewSubject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the limit the copy must be frozen first; the limit is lowered, since a cluster cannot be aged in a test."""
+    monkeypatch.setattr(surroundings, "AGE_LIMIT", 1)
+
+    assert found(surroundings.check(subject_of()), "surroundings.wraparound").verdict is Verdict.FAIL
 
 
 def test_surroundings_name_what_reaches_out(subject_of: NewSubject, lab: Server) -> None:
