@@ -9,20 +9,16 @@ can say what must be served without asking the runbook.
 import hashlib
 import json
 import os
-import re
-import select
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,119 +28,28 @@ import psycopg
 from fixtures.command import JobRef, end_job, run, spawn, start_ticks, wait_for
 from fixtures.postgres.binaries import Binaries
 from fixtures.postgres.server import Server, free_port
-
-ROOT = Path(__file__).resolve().parents[2]
-APP = Path(__file__).with_name("incident_app.py")
-GUIDE = ROOT / "docs" / "how-to" / "incident.md"
-NAME = "shop-production"
-ADMIN = "dba"
-PASSWORD = "dba-secret-7421"
-APP_PASSWORD = "app:secret/8302"
-PASSWORD_ENV = "SHOP_DBA_PASSWORD"
-#: what the lock changes and a release must put back exactly
-CONNECTION_LIMIT = 57
-OWNER, REVIEWER = "A. Keller", "C. Okafor"
-#: seconds; reached only when something hangs
-SESSION_S = 300
-PROMPT = re.compile(r"GATE (\w+) for (\w+) ([^\n\r]*)\r?\n.*?anything else stops here: $", re.DOTALL)
-
-MIGRATIONS = {
-    "20260101000000_init": """
-CREATE TABLE shop.customers (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, email text NOT NULL UNIQUE);
-CREATE TABLE shop.orders (
-    id bigserial PRIMARY KEY,
-    customer_id bigint NOT NULL REFERENCES shop.customers,
-    cents int NOT NULL,
-    key text NOT NULL UNIQUE
-);
-GRANT USAGE ON SCHEMA shop TO shop_app;
-GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA shop TO shop_app;
-GRANT USAGE ON ALL SEQUENCES IN SCHEMA shop TO shop_app;
-""",
-    "20260115000000_payments": """
-CREATE TABLE shop.payments (
-    order_id bigint PRIMARY KEY REFERENCES shop.orders, cents int NOT NULL, settled bool NOT NULL DEFAULT false
-);
-GRANT SELECT, INSERT, UPDATE ON shop.payments TO shop_app;
-""",
-    "20260301000000_notes": "ALTER TABLE shop.orders ADD COLUMN note text;\n",
-}
-LEDGER = """
-CREATE TABLE shop._prisma_migrations (
-    id varchar(36) PRIMARY KEY, checksum varchar(64) NOT NULL, finished_at timestamptz,
-    migration_name varchar(255) NOT NULL, logs text, rolled_back_at timestamptz,
-    started_at timestamptz NOT NULL DEFAULT now(), applied_steps_count int NOT NULL DEFAULT 0
+from tests.runbook.incident_parts import (
+    ADMIN,
+    APP,
+    BEFORE_MIGRATIONS,
+    MIGRATIONS,
+    PASSWORD,
+    ROOT,
+    ROWS,
+    SCRIPTS,
+    Order,
+    configuration,
 )
-"""
-SCRIPTS = {
-    "shop": 'exec @PYTHON@ @APP@ "$@"',
-    # every change of the env file is a rename: the application may read it at any moment
-    "maintenance": """
-case "$1" in
-  on|off) { grep -v '^MAINTENANCE=' @ENV@; echo "MAINTENANCE=$1"; } > @ENV@.new && mv @ENV@.new @ENV@ ;;
-  status) sed -n 's/^MAINTENANCE=//p' @ENV@ ;;
-esac
-""",
-    "database-url": """
-case "$1" in
-  write) { grep -v '^DATABASE_URL=' @ENV@; printf 'DATABASE_URL=%s\\n' "$DATABASE_URL"; } > @ENV@.new && mv @ENV@.new @ENV@ ;;
-  read) sed -n 's/^DATABASE_URL=//p' @ENV@ ;;
-esac
-""",
-    # paused means: the process is not there
-    "settlement": """
-pid=$(cat @HOME@/settlement.pid 2>/dev/null)
-runs() { [ -n "$pid" ] && grep -q settle "/proc/$pid/cmdline" 2>/dev/null; }
-case "$1" in
-  pause) runs && kill "$pid"; while runs; do sleep 0.02; done ;;
-  resume)
-    runs && exit 0
-    setsid @PYTHON@ @APP@ settle @ENV@ </dev/null >/dev/null 2>&1 &
-    echo $! > @HOME@/settlement.pid
-    pid=$!; i=0; until runs; do i=$((i+1)); [ $i -gt 100 ] && exit 1; sleep 0.02; done ;;
-  status) if runs; then echo off; else echo on; fi ;;
-esac
-""",
-    "fence": "echo fenced >> @HOME@/fenced; ! test -e @HOME@/pg/data/postmaster.pid",
-}
+from tests.runbook.incident_sessions import PARTS, Sessions, copy_part
 
 
-#: what a session needs of the checkout
-PARTS = ("conftest.py", "pyproject.toml", "runbook.toml", "fixtures", "runbook_tests", "reports", "docs")
-
-
-@dataclass
-class Session:
-    """A finished session."""
-
-    code: int
-    output: str
-    gates: list[tuple[str, str]] = field(default_factory=list)
-
-    @property
-    def run_id(self) -> str:
-        """The run's id, as the session printed it."""
-        found = re.search(r"\d{8}T\d{6}Z-[0-9a-f]{4}", self.output)
-        return found[0] if found else ""
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a customer was told: an order was taken, between two moments."""
-
-    key: str
-    cents: int
-    sent: datetime
-    taken: datetime
-
-
-class Shop:
+class Shop(Sessions):
     """The production, its surroundings, and sessions of the runbook against it."""
 
     def __init__(self, public_dir: Path, binaries: Binaries) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="i", dir=public_dir))
         self.home.chmod(0o755)
-        self.checkout = self.home / "checkout"
+        super().__init__(self.home / "checkout", self.home / "production.toml")
         for part in PARTS:
             copy_part(ROOT / part, self.checkout / part)
         self.binaries = binaries
@@ -157,7 +62,6 @@ class Shop:
         self.server = Server(
             binaries, self.home / "pg" / "data", self.port, self.home / "pg", ADMIN, self.home / "logs"
         )
-        self.config = self.home / "production.toml"
         self.env_file = self.home / "app.env"
         self.orders: list[Order] = []
         self.target = self.damaged_at = self.before = self.after = datetime.now(UTC)
@@ -202,7 +106,9 @@ class Shop:
             )
         )
         wait_for(lambda: self.get("/up") == 200, timeout_s=30, what="the shop is open")
-        self._write_config()
+        self.config.write_text(
+            configuration(self.home, self.binaries, port=self.port, app_port=self.app_port)
+        )
         self.open_doors()
         return self
 
@@ -437,81 +343,7 @@ class Shop:
         ]
         return [*lost, *back, *(Order(key, 0, self.before, self.before) for key in old)]
 
-    # -- sessions --------------------------------------------------------------------------------
-
-    def edit(self, old: str, new: str) -> None:
-        """Change production's configuration."""
-        text = self.config.read_text()
-        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the configuration"
-        self.config.write_text(text.replace(old, new))
-
-    def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
-        """Start a session without any terminal."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "pytest", *arguments], cwd=self.checkout, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-            env=self._environment(env),
-        )  # fmt: skip
-
-    def run(self, *arguments: str, env: Mapping[str, str] | None = None) -> Session:
-        """Run a session without any terminal to its end."""
-        child = self.start(*arguments, env=env)
-        output, _ = child.communicate(timeout=SESSION_S)
-        return Session(child.returncode, output)
-
-    def incident(self, *arguments: str) -> Session:
-        """Run an incident with production's configuration, without a terminal."""
-        return self.run(f"--config={self.config}", *arguments)
-
-    def at_terminal(self, *arguments: str, answer: Callable[[str, str], str] | None = None) -> Session:
-        """
-        Run a session at a terminal of its own, and answer its gates.
-
-        Args:
-            answer: (gate, role) -> what is typed; by default what the gate wants.
-        """
-        answer = answer or (lambda gate, role: NAME if gate in TYPED and role == "owner" else "yes")
-        master, slave = os.openpty()
-        take_terminal = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
-        child = subprocess.Popen(
-            [sys.executable, "-c", take_terminal, sys.executable, "-m", "pytest", *arguments], cwd=self.checkout,
-            stdin=slave, stdout=slave, stderr=slave, start_new_session=True, env=self._environment(None),
-        )  # fmt: skip
-        os.close(slave)
-        try:
-            return self._converse(child, master, answer)
-        finally:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-            os.close(master)
-
-    def _converse(
-        self, child: "subprocess.Popen[bytes]", master: int, answer: Callable[[str, str], str]
-    ) -> Session:
-        shown, since, gates = b"", 0, []
-        while True:
-            ready, _, _ = select.select([master], [], [], SESSION_S)
-            assert ready, f"the session says nothing any more:\n{shown[-3000:].decode()}"
-            try:
-                piece = os.read(master, 65536)
-            except OSError:  # the other side is gone
-                piece = b""
-            if not piece:
-                break
-            shown += piece
-            question = PROMPT.search(shown[since:].decode(errors="replace"))
-            if question:
-                since = len(shown)
-                gates.append((question[1], question[2]))
-                os.write(master, answer(question[1], question[2]).encode() + b"\n")
-        return Session(child.wait(timeout=SESSION_S), shown.decode(errors="replace"), gates)
-
     # -- private ---------------------------------------------------------------------------------
-
-    def _environment(self, changes: Mapping[str, str] | None) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_") and k != "CI"}
-        return {**kept, PASSWORD_ENV: PASSWORD, "COLUMNS": "200", **(changes or {})}
 
     def _scripts(self) -> None:
         words = {
@@ -528,66 +360,21 @@ class Shop:
             file.chmod(0o755)
 
     def _schema(self) -> None:
-        with self.admin("postgres") as session:
-            session.execute("CREATE ROLE shop_owner NOLOGIN")
-            session.execute(f"CREATE ROLE shop_app LOGIN PASSWORD '{APP_PASSWORD}'")
-            session.execute(f"CREATE DATABASE shop OWNER shop_owner CONNECTION LIMIT {CONNECTION_LIMIT}")
-            session.execute("ALTER DATABASE shop SET default_transaction_read_only = 'off'")
-            session.execute("CREATE DATABASE shop_history")
-        with self.admin("shop_history") as session:
-            session.execute(
-                "CREATE TABLE public.closed_orders AS SELECT n AS id FROM generate_series(1, 500) AS n"
-            )
-        with self.admin() as session:
-            session.execute("CREATE SCHEMA shop AUTHORIZATION shop_owner")
-            session.execute("SET ROLE shop_owner")
-            session.execute(LEDGER)
-            # a deploy that failed once, was resolved, and went through the second time
-            session.execute(
-                "INSERT INTO shop._prisma_migrations (id, checksum, migration_name, rolled_back_at)"
-                " VALUES (%s, 'of an older file', '20260115000000_payments', now())",
-                (str(uuid.uuid4()),),
-            )
+        for database, statements in BEFORE_MIGRATIONS.items():
+            with self.admin(database) as session:
+                for statement in statements:
+                    session.execute(statement)
         for name in sorted(MIGRATIONS)[:2]:
             self.migrate(name)
         with self.admin() as session:
-            session.execute(
-                "INSERT INTO shop.customers (email) SELECT n || '@example.com' FROM generate_series(1, 200) AS n"
-            )
-            session.execute(
-                "INSERT INTO shop.orders (customer_id, cents, key) SELECT 1 + n % 200, n, 'old-' || n FROM generate_series(1, 400) AS n"
-            )
-            session.execute("INSERT INTO shop.payments SELECT id, cents, true FROM shop.orders")
+            for statement in ROWS:
+                session.execute(statement)
 
     def _order_of_ours(self, session: "psycopg.Connection[tuple[Any, ...]]") -> str:
         with session.transaction():
             session.execute("INSERT INTO shop.customers (email) VALUES ('marked@example.com')")
             xid: str = session.execute("SELECT pg_current_xact_id()::text").fetchone()[0]
         return xid
-
-    def _write_config(self) -> None:
-        text = GUIDE.read_text().partition("```toml\n")[2].partition("```")[0]
-        changes = {
-            "/usr/lib/postgresql/18/bin": str(self.binaries.bin_dir),
-            'run_as = "postgres" ': f'run_as = "{self.binaries.user}" ' if self.binaries.user else "#",
-            "port=5432": f"port={self.port}",
-            ":8080": f":{self.app_port}",
-            '"/mnt/safety/shop"': f'"{self.home}/safety"\nsame_filesystem = "a test has one disk"',
-            '"/mnt/restore/shop"': f'"{self.home}/restored"',
-            "/mnt/archive-2/shop": f"{self.home}/archive-2",
-            "/mnt/backups-2/shop": f"{self.home}/backups-2",
-            "/mnt/tickets": f"{self.home}/tickets",
-            "/srv/shop": str(self.home),
-            'window = "30min"': 'window = "3s"',
-            'interval = "15s"': 'interval = "500ms"',
-            "p95_ms = 300": "p95_ms = 5000",
-            "p99_ms = 1000": "p99_ms = 9000\nmin_requests = 1",
-        }
-        for old, new in changes.items():
-            assert old in text, f"{GUIDE.name} has no {old!r}"
-            text = text.replace(old, new)
-        top = f'lease_directory = "{self.home}/leases"\n'
-        self.config.write_text(f'{top}{text}\n[lock]\nproof_window = "500ms"\n')
 
     def _shopping(self, number: int) -> None:
         while not self._quiet.wait(0.02):
@@ -610,17 +397,3 @@ def open_shop(public_dir: Path, binaries: Binaries) -> Iterator[Shop]:
         yield shop.build()
     finally:
         shop.close()
-
-
-def copy_part(source: Path, target: Path) -> None:
-    """Copy a file or folder of the checkout, without what runs left in it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        ignored = shutil.ignore_patterns("__pycache__", "node_modules", "runs", "leases")
-        shutil.copytree(source, target, ignore=ignored)
-    else:
-        shutil.copy(source, target)
-
-
-#: gates at which the Owner types production's name
-TYPED = frozenset({"production_name", "cutover", "release"})

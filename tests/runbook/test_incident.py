@@ -14,7 +14,7 @@ from fixtures.manifest import MANIFEST
 from fixtures.postgres.binaries import Binaries
 from fixtures.runs import is_open_elsewhere
 from fixtures.state import RunState, fold
-from tests.runbook.incident_world import (
+from tests.runbook.incident_parts import (
     APP_PASSWORD,
     CONNECTION_LIMIT,
     NAME,
@@ -22,10 +22,9 @@ from tests.runbook.incident_world import (
     PASSWORD,
     PASSWORD_ENV,
     REVIEWER,
-    Session,
-    Shop,
-    open_shop,
 )
+from tests.runbook.incident_sessions import Session
+from tests.runbook.incident_world import Shop, open_shop
 
 APPROVE = re.compile(r'--approve=(\w+):(\w+) --run=\S+ --approver="([^"]*)"(?: --typed="([^"]*)")?')
 

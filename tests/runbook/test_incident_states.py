@@ -8,7 +8,9 @@ import pytest
 
 from fixtures.journal import read_journal
 from fixtures.postgres.binaries import Binaries
-from tests.runbook.incident_world import NAME, Session, Shop, open_shop
+from tests.runbook.incident_parts import NAME
+from tests.runbook.incident_sessions import Session
+from tests.runbook.incident_world import Shop, open_shop
 
 
 @pytest.fixture
