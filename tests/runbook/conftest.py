@@ -117,7 +117,8 @@ class Checkout:
         for child in self.processes:
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
+            if child.stdout is not None and not child.stdout.closed:
+                child.communicate()
         subprocess.run(
             [sys.executable, "-m", "fixtures.drill.clean"],
             cwd=self.root,

@@ -128,6 +128,14 @@ def test_numbers_that_only_look_like_cards_survive(journal):
     assert identifiers == json.loads((journal.folder / FILE).read_text())["data"]["ids"]
 
 
+def test_checksums_survive_whatever_their_digits(journal):
+    """A resume compares sums that went through the journal: none may be taken for a card number."""
+    sums = ["h4111111111111111", *(f"h{4_000_000_000_000_000_000 + number}" for number in range(500))]
+    journal.append("x", sums=sums)
+
+    assert sums == json.loads((journal.folder / FILE).read_text())["data"]["sums"]
+
+
 def test_the_inbox_is_taken_into_the_chain(journal):
     """Another process's approval becomes an event, once."""
     drop(journal.folder, "approval", gate="cutover", approver="Rita", hash="abc")
