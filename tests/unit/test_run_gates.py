@@ -1,0 +1,58 @@
+"""A gate passed in a run: who is told, and what the journal keeps."""
+
+from pathlib import Path
+
+import pytest
+
+from fixtures.context import RunContext
+from fixtures.gates import Gate
+from fixtures.options import Request
+from fixtures.providers.base import Target, TargetKind
+from fixtures.runs import rehearse
+
+CUTOVER = Gate(name="cutover", shown=("users move",), owner_types="stampcard", reviewer=True)
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Path:
+    """The file escalations go to."""
+    return tmp_path / "told"
+
+
+@pytest.fixture
+def begin(tmp_path: Path, told: Path):
+    """Make a run that lives in memory and escalates to a file; its Owner answers at the terminal."""
+    example = Path(__file__).resolve().parents[2] / "reports" / "templates" / "example.toml"
+    kept, *_ = example.read_text(encoding="utf-8").partition("[[notify]]")
+    path = tmp_path / "runbook.toml"
+    path.write_text(f'{kept}\n[[notify]]\nkind = "file"\npath = "{told}"\n', encoding="utf-8")
+
+    def make(break_glass: str) -> RunContext:
+        target = Target(kind=TargetKind.LATEST)
+        request = Request(verb="plan", config=path, target=target, break_glass=break_glass)
+        run = rehearse(request, root=tmp_path, say=lambda _line: None)
+        run.ask = lambda question: "stampcard" if "owner" in question else "yes"
+        return run
+
+    return make
+
+
+def test_the_reviewer_is_paged_when_one_person_passes_a_gate_for_two(begin, told: Path):
+    """Break-glass is told to people at once, and is in the journal."""
+    run = begin("the Reviewer is on a plane")
+
+    people = run.gate(CUTOVER)
+
+    assert "reviewer" not in people
+    assert "BREAK-GLASS on stampcard" in told.read_text(encoding="utf-8")
+    assert [event.data["channels"] for event in run.journal.events if event.kind == "break-glass"] == [
+        ["file"]
+    ]
+
+
+def test_nobody_is_paged_when_both_approve(begin, told: Path):
+    """Two answers are an ordinary approval."""
+    people = begin("").gate(CUTOVER)
+
+    assert {"owner", "reviewer"} == set(people)
+    assert not told.exists()
