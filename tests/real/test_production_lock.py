@@ -13,7 +13,6 @@ from fixtures.errors import DatabaseError, RefusedError, StepError
 from fixtures.postgres.binaries import Binaries
 from fixtures.postgres.server import Server
 from fixtures.postgres.session import Endpoint, connect
-from fixtures.production.fences import is_writable, prove_one_writable
 from fixtures.production.lock import (
     LockOriginal,
     close,
@@ -26,6 +25,7 @@ from fixtures.production.lock import (
     original,
     prove,
 )
+from tests.real.entrances import is_writable
 
 CHEAP = {"fsync": "off", "max_prepared_transactions": "2", "listen_addresses": "", "autovacuum": "off"}
 
@@ -256,20 +256,6 @@ def test_the_runbook_never_locks_itself_out(production: Server) -> None:
         original(production.endpoint, ["shop"], app_role="nobody_home")
 
     assert is_writable(app(production)).writable
-
-
-def test_exactly_one_side_is_writable(production: Server, new_server: Callable[..., Server]) -> None:
-    """The claim fails with two writable sides, and with the wrong one."""
-    other = new_server("other")
-    other.wait_ready(other.start(CHEAP))
-    sides = {"production": (app(production),), "restored": (other.endpoint,)}
-
-    with pytest.raises(StepError, match="RB403"):
-        prove_one_writable(sides, expected="restored")
-    locked(production)
-    prove_one_writable(sides, expected="restored")
-    with pytest.raises(StepError, match="RB403"):
-        prove_one_writable(sides, expected=None)
 
 
 def test_a_log_in_is_refused_while_closed(production: Server) -> None:

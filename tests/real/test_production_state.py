@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.errors import RefusedError
 from fixtures.postgres.lsn import Lsn, segment_name
 from fixtures.postgres.server import Server, free_port
 from fixtures.postgres.session import Endpoint, connect
@@ -20,10 +19,7 @@ from fixtures.production.state import (
     State,
     cluster_of,
     cluster_of_files,
-    list_databases,
     probe,
-    refuse_unlisted,
-    require_agreement,
     sizes,
     unlisted_databases,
 )
@@ -64,12 +60,8 @@ def test_a_persons_word_is_weighed_against_the_probes(server: Server, declared: 
     report = probe(server.endpoint, declared=declared)
 
     assert (report.contradiction == "") is agrees
-    if agrees:
-        require_agreement(report)
-    else:
+    if not agrees:
         assert report.state is State.REACHABLE
-        with pytest.raises(RefusedError, match="RB401"):
-            require_agreement(report)
 
 
 def test_a_read_only_production_is_told(server: Server) -> None:
@@ -151,18 +143,16 @@ def test_the_cluster_is_the_same_from_its_files(server: Server) -> None:
     assert running.data_directory == str(server.data)
 
 
-def test_an_unlisted_database_with_tables_is_refused(server: Server) -> None:
+def test_an_unlisted_database_with_tables_is_named(server: Server) -> None:
     """An empty database needs no entry; one with tables, or that cannot be looked into, does."""
     with connect(server.endpoint) as session:
         session.do("CREATE DATABASE empty")
         session.do("CREATE DATABASE closed ALLOW_CONNECTIONS false")
 
-    assert list_databases(server.endpoint) == ("closed", "empty", "postgres", "shop")
     assert unlisted_databases(server.endpoint, ["shop"]) == ("closed",)
+    assert unlisted_databases(server.endpoint, []) == ("closed", "shop")
+    assert unlisted_databases(server.endpoint, ["shop", "closed"]) == ()
     assert sizes(server.endpoint, ["shop"])["shop"] > 1_000_000
-    with pytest.raises(RefusedError, match="closed, shop"):
-        refuse_unlisted(server.endpoint, [])
-    refuse_unlisted(server.endpoint, ["shop", "closed"])
 
 
 def test_a_capture_holds_what_is_not_default_and_no_secret(server: Server) -> None:
@@ -265,7 +255,8 @@ def test_a_down_productions_log_is_copied(new_server: Callable[..., Server]) -> 
     server.stop()
     facts = {"archive": archive, "binaries": server.binaries, "timeout_s": BOUND_S}
     recycled = server.data / "pg_wal" / segment_name(1, 90)
-    shutil.copy(server.data / "pg_wal" / segment_name(1, 2), recycled)
+    newest = max((server.data / "pg_wal").glob("00000001" + "?" * 16))
+    shutil.copy(newest, recycled)
 
     rescued = rescue_wal(
         server.endpoint, data_directory=server.data, folder=server.sockets / "rescued", **facts

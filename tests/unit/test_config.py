@@ -115,17 +115,6 @@ def test_bindings_merge_tables_and_replace_arrays():
     assert merge(base, {"a": {"y": [3]}, "c": 2}) == {"a": {"x": 1, "y": [3]}, "b": 1, "c": 2}
 
 
-def test_fingerprints_cover_only_the_named_keys(write):
-    """Correcting a monitoring address does not change what a restore depended on."""
-    path = write(COMPLETE)
-    before = load_config(path)
-    path.write_text(COMPLETE.replace("/metrics", "/other"))
-    after = load_config(path)
-
-    assert before.fingerprint("restore", "provider") == after.fingerprint("restore", "provider")
-    assert before.fingerprint("monitoring") != after.fingerprint("monitoring")
-
-
 def test_a_missing_variable_is_named(monkeypatch):
     """The hint is the command to run."""
     monkeypatch.delenv("SHOP_PASSWORD", raising=False)
