@@ -27,7 +27,7 @@ from fixtures.providers.base import (
     TargetKind,
 )
 from fixtures.providers.basebackup.backend import BaseBackupDirectory
-from fixtures.providers.basebackup.instance import Instance
+from fixtures.providers.local.instance import Instance
 from tests.real.basebackup_world import ROWS, World, production
 
 ALL_ROWS = list(range(ROWS + 1))
@@ -588,7 +588,7 @@ def test_the_teams_own_supervisor_takes_over(
     world: World, fresh: BaseBackupDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its command starts the server from PGDATA; isolating does not depend on it."""
-    monkeypatch.setattr("fixtures.providers.basebackup.commission.COMES_BACK_S", 0.2)
+    monkeypatch.setattr("fixtures.providers.local.commission.COMES_BACK_S", 0.2)
     restored = _promoted(fresh, world)
     binaries = world.server.binaries
     become = f"setpriv --reuid {binaries.user} --init-groups" if binaries.user else ""

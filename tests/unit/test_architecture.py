@@ -29,7 +29,9 @@ FLOORS = (
     ("fixtures.config", "fixtures.journal", "fixtures.command", "fixtures.progress"),
     ("fixtures.state", "fixtures.postgres"),
     ("fixtures.screen", "fixtures.providers.base"),
-    # the adapters: none knows another; what they share are the value types of fixtures.providers.base
+    ("fixtures.providers.local",),
+    # the adapters: none knows another; what they share are the value types of fixtures.providers.base,
+    # and what is the same for every restored copy on this machine
     (
         "fixtures.app",
         "fixtures.checks",
