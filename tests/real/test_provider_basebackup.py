@@ -274,7 +274,7 @@ def test_programs_and_links_that_do_not_fit_are_refused(world: World) -> None:
 
 def test_a_copy_that_does_not_fit_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Space is asked for before the copy."""
-    monkeypatch.setattr("fixtures.providers.basebackup.check.SPACE_FACTOR", 1e9)
+    monkeypatch.setattr("fixtures.providers.local.check.SPACE_FACTOR", 1e9)
 
     assert codes(world.provider("space"), before_damage(world)) == ["RB308"]
 
@@ -331,7 +331,7 @@ def test_a_new_process_joins_what_a_dead_one_began(world: World, fresh: BaseBack
     restored = fresh.start(plan, ticks.append, prefetched=job)
     assert {"copy", "replay"} <= {tick.phase for tick in ticks}
 
-    again = BaseBackupDirectory(fresh._settings, fresh._site)
+    again = BaseBackupDirectory(fresh._store.settings, fresh._site)
 
     assert again.start(plan, quiet).stopped_at == restored.stopped_at
     instance = Instance.of(fresh._site, restored.ref)
@@ -539,7 +539,7 @@ def test_a_copy_becomes_fit_to_be_production_and_back(world: World, fresh: BaseB
     assert rows(restored.ref) == [*ALL_ROWS, 50]
 
     # a process that knows nothing but the reference
-    other = BaseBackupDirectory(fresh._settings, fresh._site)
+    other = BaseBackupDirectory(fresh._store.settings, fresh._site)
     other.isolate(restored.ref)
     other.isolate(restored.ref)
 
@@ -686,7 +686,7 @@ def test_a_restore_folder_inside_production_is_refused(world: World) -> None:
     provider = world.provider("inside")
     for place in (world.server.data, world.archive / "x", world.base_backups):
         site = replace(provider._site, directory=place)
-        inside = BaseBackupDirectory(provider._settings, site)
+        inside = BaseBackupDirectory(provider._store.settings, site)
 
         assert codes(inside, before_damage(world)) == ["RB311"]
         with pytest.raises(ProviderError) as error:
