@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.command import wait_for
 from fixtures.postgres.binaries import Binaries
+from fixtures.postgres.server import free_port
 from tests.runbook.incident_claims import arguments, assert_locked, assert_served_right, times_done
 from tests.runbook.incident_parts import NAME
 from tests.runbook.incident_world import Shop, open_shop
@@ -105,6 +107,60 @@ def test_a_production_that_is_down_is_fenced_copied_and_replaced(shop):
     assert "NO ROLLBACK TARGET" in (folder / "summary.json").read_text()
     assert (shop.home / "safety" / session.run_id / "data" / "global" / "pg_control").exists()
     assert not (shop.home / "pg" / "data" / "postmaster.pid").exists() or not shop.answers()
+
+
+def test_a_production_that_only_others_reach_is_cut_off_before_anything_is_copied(shop):
+    """Unreachable from here is not dead: it serves on until its fence is proven, and nothing is copied before."""
+    shop.edit(f"port={shop.port} ", f"port={free_port()} ")  # the way from here to production is cut
+    shop.edit(
+        'app_role = "shop_app"',
+        'app_role = "shop_app"\nstate = "unknown"\n'
+        f'probe = ["{shop.binaries.tool("pg_isready")}", "-q", "-h", "127.0.0.1", "-p", "{shop.port}"]',
+    )
+    shop.wait_for_orders(3)
+    unfenced = shop.incident(*arguments(shop)[1:])
+    assert unfenced.code == 4, unfenced.output[-3000:]
+    assert "RB405" in unfenced.output
+    shop.wait_for_orders(3)
+
+    shop.edit('state = "unknown"', f'state = "unknown"\nfence = ["{shop.home}/bin/fence"]')
+    unproven = shop.at_terminal(*arguments(shop, "--target-name=before the deploy"))
+    assert unproven.code == 1, unproven.output[-3000:]
+    wanted = (
+        "RB405 the fencing command did not prove that production is fenced",
+        f"{shop.home}/bin/fence ended with status 1",
+        "HINT: fence production by hand (power, network)",
+        f"pytest --resume={unproven.run_id}",
+    )
+    assert [text for text in wanted if text not in unproven.output] == [], unproven.output[-3000:]
+    assert shop.answers()
+    assert not list((shop.home / "restored").rglob("PG_VERSION"))
+    assert not list((shop.home / "safety").rglob("PG_VERSION"))
+
+    fence = shop.home / "bin" / "fence"
+    pid_file = f"{shop.server.data}/postmaster.pid"
+    power_off = f"kill -QUIT $(head -n 1 {pid_file}); while test -e {pid_file}; do sleep 0.02; done\n"
+    fence.write_text(fence.read_text().replace("echo", f"{power_off}echo"))
+    session = shop.at_terminal(f"--resume={unproven.run_id}")
+    assert_served_right(shop, session)
+    assert "NO ROLLBACK TARGET" in session.output
+    assert not shop.answers()
+    assert (shop.home / "safety" / session.run_id / "data" / "global" / "pg_control").exists()
+
+
+def test_a_production_that_turned_read_only_is_replaced_by_one_that_takes_orders(shop):
+    """Measured, not declared; what made it read-only is not carried over to the restored one."""
+    with shop.admin() as session:
+        session.execute("ALTER DATABASE shop RESET default_transaction_read_only")
+        session.execute("ALTER SYSTEM SET default_transaction_read_only = 'on'")
+        session.execute("SELECT pg_reload_conf()")
+    wait_for(lambda: not shop.order(1), timeout_s=30, what="production takes no orders")
+
+    session = shop.at_terminal(*arguments(shop))
+
+    assert_served_right(shop, session)
+    assert f"lock writes on {NAME} (read-only) and restore it" in session.output
+    assert "NO ROLLBACK TARGET" not in session.output
 
 
 def test_a_damaged_production_is_kept_as_it_is_where_no_dump_can_be_made(shop):
