@@ -133,3 +133,35 @@ def test_a_secret_file_others_can_read_is_refused(tmp_path):
     file.chmod(0o600)
 
     assert secret_from_file(file).reveal() == "s3cret-value"
+
+
+# -- what is not set yet -----------------------------------------------------------------------------
+
+
+def test_a_key_that_is_not_set_is_refused_with_its_line(write):
+    """What a first configuration leaves open stands beside every other error, in the file's order."""
+    text = COMPLETE.replace('"Olga"', '"CHANGE ME owner"').replace('["app"]', '["CHANGE ME"]')
+    path = write(text.replace('archive = "/srv/archive"', "archive = 3"))
+
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+
+    lines = [line.strip() for line in caught.value.fact.splitlines()[1:]]
+    assert lines[0].startswith("runbook.toml:15: provider.basebackup.archive:")
+    assert lines[1:] == [
+        "runbook.toml:21: roles.owner is not set yet (CHANGE ME)",
+        "runbook.toml:31: canary.command is not set yet (CHANGE ME)",
+    ]
+
+
+def test_who_reads_none_of_it_may_do_without(write):
+    """The gaps stay known, by subtree; one outside what may lack is refused all the same."""
+    path = write(COMPLETE.replace('["app"]', '["CHANGE ME"]').replace('path = "/"', 'path = "CHANGE ME"'))
+
+    config = load_config(path, may_lack={"canary"})
+
+    assert [gap.key for gap in config.gaps] == ["canary.command", "canary.routes.0.path"]
+    assert [gap.place for gap in config.gaps_in("canary.routes")] == ["runbook.toml:32"]
+    assert config.gaps_in("can") == ()
+    with pytest.raises(ConfigError, match="is not set yet"):
+        load_config(path, may_lack={"app"})
