@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DRILL ?= embedded
 .DEFAULT_GOAL := help
-.PHONY: help setup drill test check report plan clean-drill docs lock
+.PHONY: help setup drill test check init report plan clean-drill docs lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ check: $(STAMP) ## Format, lint, types and fast tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest tests/unit
+
+init: $(STAMP) ## Look at production, read-only, and write a first configuration (ARGS="--dsn=... --out=FILE")
+	@$(BIN)/python -m fixtures.adoption $(ARGS)
 
 plan: $(STAMP) ## Show what a restore would do; changes nothing (ARGS="--target-time=...")
 	@$(BIN)/pytest --plan $(ARGS)

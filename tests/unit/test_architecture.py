@@ -28,7 +28,7 @@ FLOORS = (
     ("fixtures.evidence", "fixtures.settings", "fixtures.manifest", "fixtures.gates", "fixtures.lease"),
     ("fixtures.config", "fixtures.journal", "fixtures.command", "fixtures.progress"),
     ("fixtures.state", "fixtures.postgres"),
-    ("fixtures.screen", "fixtures.providers.base"),
+    ("fixtures.adoption", "fixtures.screen", "fixtures.providers.base"),
     ("fixtures.providers.local",),
     # the adapters: none knows another; what they share are the value types of fixtures.providers.base,
     # and what is the same for every restored copy on this machine
