@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from fixtures.adoption.__main__ import parser as adoption_parser
 from fixtures.config import load_config, secret_from_environment
 from fixtures.drill.disasters import CATALOGUE as DISASTERS
 from fixtures.errors import CATALOGUE, ExitCode
@@ -30,7 +31,10 @@ FOREIGN = {
     "--runxfail", "--setup-only", "--stepwise", "--trace",
 }  # fmt: skip
 #: what our other programs take; asked of themselves below
-OTHERS = {"reports": {"--verify", "--history", "--key", "--signers", "--signer", "--runs"}}
+OTHERS = {
+    "reports": {"--verify", "--history", "--key", "--signers", "--signer", "--runs"},
+    "init": {option for action in adoption_parser()._actions for option in action.option_strings},
+}
 
 
 def shown(path):
@@ -160,7 +164,15 @@ def test_every_option_named_exists(page):
     )
     named = set(OPTION.findall(text))
 
-    assert named - options() - FOREIGN - OTHERS["reports"] == set()
+    assert named - options() - FOREIGN - OTHERS["reports"] - OTHERS["init"] == set()
+
+
+def test_every_flag_of_init_is_documented():
+    """The page of `make init` has a row for each flag, and no other."""
+    text = (ROOT / "docs" / "how-to" / "first-configuration.md").read_text()
+    rows = set(re.findall(r"^\| `(--[a-z0-9-]+)", text, re.MULTILINE))
+
+    assert rows == OTHERS["init"] - {"-h", "--help"}
 
 
 def test_every_option_of_the_reports_program_exists():
