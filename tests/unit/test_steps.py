@@ -11,7 +11,7 @@ import pytest
 
 from fixtures.action import Mode
 from fixtures.errors import ExitCode, UsageError
-from fixtures.manifest import CLOSE_OUT, INSPECTED, MANIFEST, STEPS, depends_on, step_of
+from fixtures.manifest import CLOSE_OUT, INSPECTED, MANIFEST, STAGED, STEPS, depends_on, step_of
 from fixtures.outcome import exit_code
 from fixtures.plan import ACTIONS
 from fixtures.steps import Ledger, order_items
@@ -216,7 +216,10 @@ def test_every_test_depends_on_what_comes_before_it() -> None:
             assert before == list(STEPS[step_of(name).number - 1].tests)
         else:
             assert before == [MANIFEST[number - 1]]
-    assert depends_on("s04.target_reachable", steps=INSPECTED) == list(STEPS[1].tests)
+    assert depends_on("s04.target_reachable", part=INSPECTED) == list(STEPS[1].tests)
+    assert depends_on("s05.restored", part=STAGED) == ["s04.target_reachable"]
+    assert depends_on("s05.opened", part=STAGED) == ["s05.restored"]
+    assert depends_on("s07.identity", part=STAGED) == ["s06.ledger_aligned"]
 
 
 # -- exit codes --------------------------------------------------------------------------------------
