@@ -49,13 +49,21 @@ printf %s "$DATABASE_URL" > "$2.new" && chmod 0600 "$2.new" && mv "$2.new" "$2"
 touch "$1/after"
 until test -e "$1/go-after"; do sleep 0.02; done
 """
-#: pg_dump, pg_restore and cp that wait for a word, and count how often they were started
+#: stopping point -> the program that waits there, and the arguments by which it is told apart
+STOPS = {
+    "pg_dump": ("pg_dump", "*--format=directory*"),
+    "proof": ("pg_restore", "*--dbname=proof_*"),
+    "copy": ("cp", "*--reflink=auto*"),
+    "replay": ("cp", "*RECOVERYXLOG*"),
+}
+#: a program that waits for a word, and counts how often it was started
 SLOW = """#!/bin/sh
 case "$*" in
-  {words}) echo started >> '{home}/{name}.log'; while ! test -e '{home}/{name}.go'; do sleep 0.02; done ;;
+{cases}
 esac
 exec '{real}' "$@"
 """
+CASE = "  {words}) echo started >> '{home}/{name}.log'; while ! test -e '{home}/{name}.go'; do sleep 0.02; done ;;"
 
 
 @contextmanager
@@ -201,7 +209,7 @@ class Incident:
     # -- stopping points -------------------------------------------------------------------------
 
     def hold(self, *names: str) -> None:
-        """Make pg_dump, cp or a half of the switch wait from now on."""
+        """Make a program or a half of the switch wait from now on."""
         for name in names:
             self._gate(name).unlink(missing_ok=True)
 
@@ -211,12 +219,11 @@ class Incident:
             self._gate(name).touch()
 
     def starts(self, name: str) -> int:
-        """How often pg_dump or cp was started."""
-        log = self.home / f"{name}.log"
-        return len(log.read_text().splitlines()) if log.exists() else 0
+        """How often the program of a stopping point was started."""
+        return len((self.home / f"{name}.log").read_text().splitlines())
 
     def wait_for_start(self, name: str, times: int = 1) -> None:
-        """Wait until pg_dump or cp has been started so often."""
+        """Wait until the program of a stopping point has been started so often."""
         wait_for(
             lambda: self.starts(name) >= times, timeout_s=WAIT_S, what=f"{name} was started", interval_s=0.02
         )
@@ -308,7 +315,7 @@ class Incident:
         return True
 
     def _gate(self, name: str) -> Path:
-        return self.home / (f"{name}.go" if name in {"pg_dump", "cp"} else f"go-{name}")
+        return self.home / (f"{name}.go" if name in STOPS else f"go-{name}")
 
     def _write_config(self) -> None:
         places = self.world.places
@@ -318,12 +325,14 @@ class Incident:
         bin_dir, programs = Path(settings["postgres"]["bin_dir"]), self.home / "programs"
         for folder in (programs, self.home / "bin"):
             folder.mkdir(mode=0o755)
+        slow = {"pg_dump", "pg_restore"}
         for program in bin_dir.iterdir():
-            if program.name != "pg_dump":
+            if program.name not in slow:
                 (programs / program.name).symlink_to(program)
-        _slow(programs / "pg_dump", self.home, real=bin_dir / "pg_dump", words="*--format=directory*")
-        _slow(self.home / "bin" / "cp", self.home, real=Path("/bin/cp"), words="*--reflink=auto*")
-        self.let("pg_dump", "cp", "before", "after")
+        for name in slow:
+            _slow(programs / name, self.home, real=bin_dir / name)
+        _slow(self.home / "bin" / "cp", self.home, real=Path("/bin/cp"))
+        self.let(*STOPS, "before", "after")
         settings["production"]["name"] = NAME
         settings["postgres"]["bin_dir"] = str(programs)
         settings["ticket"] = {"directory": str(self.home / "tickets")}
@@ -342,8 +351,15 @@ class Incident:
         )
 
 
-def _slow(path: Path, home: Path, *, real: Path, words: str) -> None:
-    path.write_text(SLOW.format(home=home, name=path.name, real=real, words=words))
+def _slow(path: Path, home: Path, *, real: Path) -> None:
+    cases = []
+    for name, (program, words) in STOPS.items():
+        if program == path.name:
+            cases.append(CASE.format(words=words, home=home, name=name))
+            log = home / f"{name}.log"
+            log.touch()
+            log.chmod(0o666)  # a restored server runs as another user
+    path.write_text(SLOW.format(cases="\n".join(cases), real=real))
     path.chmod(0o755)
 
 

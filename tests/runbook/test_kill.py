@@ -15,9 +15,9 @@ def incident(checkout, public_dir):
         yield made
 
 
-def test_a_run_killed_five_times_is_resumed_and_serves_everything(incident):
-    """Lock, safety copy, restore, both halves of the switch, monitoring: nothing is done twice or lost."""
-    incident.hold("pg_dump", "cp", "before")
+def test_a_run_killed_eight_times_is_resumed_and_serves_everything(incident):
+    """Lock, dump, its proof, copy, replay, both halves of the switch, monitoring: nothing is done twice or lost."""
+    incident.hold("pg_dump", "proof", "copy", "replay", "before")
     session = incident.begin()
     incident.wait_for_event(session, "intent", action="close production's databases")
     session.kill()
@@ -32,21 +32,37 @@ def test_a_run_killed_five_times_is_resumed_and_serves_everything(incident):
     session.kill()
     assert incident.writable() == []
 
-    # the dump is joined; in the restore the copy is joined
+    # the dump is joined; its proof, cut off, is led again in a new throwaway cluster
     session = incident.resume()
     incident.let("pg_dump")
-    incident.wait_for_event(session, "intent", action="restore to isolated instance")
-    incident.wait_for_start("cp")
+    incident.wait_for_start("proof")
     session.kill()
-    assert (incident.starts("pg_dump"), incident.starts("cp")) == (1, 1)
     assert incident.writable() == []
 
     session = incident.resume()
-    incident.let("cp")
+    incident.wait_for_start("proof", 2)
+    incident.let("proof")
+    incident.wait_for_event(session, "intent", action="restore to isolated instance")
+    incident.wait_for_start("copy")
+    session.kill()
+    assert (incident.starts("pg_dump"), incident.starts("copy")) == (1, 1)
+    assert incident.writable() == []
+
+    # the copy is joined; the server that replays goes on by itself
+    session = incident.resume()
+    incident.let("copy")
+    incident.wait_for_start("replay")
+    session.kill()
+    assert incident.writable() == []
+
+    session = incident.resume()
+    incident.let("replay")
     incident.wait_in_switch(session, "before")
+    said = (incident.folder / "logs" / "data.err").read_text()
+    assert said.count("starting point-in-time recovery") == 1
     session.kill()
     incident.end_write()
-    assert incident.starts("cp") == 1
+    assert incident.starts("copy") == 1
     assert incident.writable() == []
     assert incident.world.places.dsn.read_text() == incident.original
     with (incident.folder / "journal.jsonl").open("ab") as journal:
@@ -79,7 +95,7 @@ def test_a_run_killed_five_times_is_resumed_and_serves_everything(incident):
 
 def test_a_run_killed_four_times_is_rolled_back_each_time(incident):
     """Each rollback leaves production as it was, maintenance on, nobody writable; a resume goes on from it."""
-    incident.hold("cp", "before")
+    incident.hold("copy", "before")
     session = incident.begin()
     incident.wait_for_event(session, "intent", action="close production's databases")
     session.kill()
@@ -89,11 +105,11 @@ def test_a_run_killed_four_times_is_rolled_back_each_time(incident):
 
     session = incident.resume()
     incident.wait_for_event(session, "intent", action="restore to isolated instance")
-    incident.wait_for_start("cp")
+    incident.wait_for_start("copy")
     session.kill()
     assert_rolled_back(incident)
 
-    incident.let("cp")
+    incident.let("copy")
     session = incident.resume()
     incident.wait_in_switch(session, "before")
     session.kill()

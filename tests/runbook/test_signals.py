@@ -90,10 +90,10 @@ def test_an_incident_is_suspended_by_every_signal_and_goes_on(checkout, public_d
         assert_suspended(incident, session, "SIGTERM")
         assert incident.writable() == ["production"]
 
-        incident.hold("cp")
+        incident.hold("copy")
         session = incident.resume()
         incident.wait_for_event(session, "intent", action="restore to isolated instance")
-        incident.wait_for_start("cp")
+        incident.wait_for_start("copy")
         os.kill(session.child.pid, signal.SIGHUP)
         assert_suspended(incident, session, "SIGHUP")
         assert_interrupted(incident.folder, "s05.restored")
@@ -106,11 +106,11 @@ def test_an_incident_is_suspended_by_every_signal_and_goes_on(checkout, public_d
         session.type("\x03")
         assert_suspended(incident, session, "SIGINT")
         assert "[s]uspend" in session.text
-        assert incident.starts("cp") == 1
+        assert incident.starts("copy") == 1
         assert incident.writable() == []
 
         # the terminal is lost while users are served
-        incident.let("cp")
+        incident.let("copy")
         session = incident.resume()
         incident.wait_for_event(session, "test-started", test="s10.objectives_held")
         session.hang_up()
