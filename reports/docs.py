@@ -32,6 +32,10 @@ world = "embedded"
 users = 2000
 warmup = "3s"
 writers = 2
+
+[drill.containers]
+image = "postgres:{major}"
+majors = [15, 16, 17, 18]
 """
 DOCS: Final = Path(__file__).parents[1] / "docs"
 EXAMPLE: Final = TEMPLATES / "example.toml"

@@ -249,10 +249,17 @@ def test_an_unknown_step_names_the_nearest():
 
 def test_an_unknown_drill_world_names_the_known():
     """What is not built is said, not approximated."""
-    error = refusal("--drill=containers")
+    error = refusal("--drill=cloud")
 
     assert error.code == "RB108"
-    assert error.hints == ("known: embedded",)
+    assert error.hints == ("known: embedded, containers",)
+
+
+def test_a_major_version_goes_with_containers():
+    """The embedded drill has one version: asking it for another is refused, not ignored."""
+    assert refusal("--drill=embedded", "--pg-major=15").code == "RB101"
+    assert refusal("--target-time=2025-10-05T12:34:00Z", "--pg-major=15").code == "RB101"
+    assert read("--drill=containers", "--pg-major=15").pg_major == 15
 
 
 def test_every_choice_shown_to_a_lost_person_is_one():
