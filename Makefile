@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DRILL ?= embedded
 .DEFAULT_GOAL := help
-.PHONY: help setup drill test check init report plan clean-drill docs lock
+.PHONY: help setup drill image test check init report plan clean-drill docs lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,9 +19,12 @@ $(STAMP): requirements.lock reports/package-lock.json
 
 setup: $(STAMP) ## Build .venv from the lock file, hashes verified
 
-drill: $(STAMP) ## Damage a throwaway production and run the whole runbook (DRILL= DISASTER= SEED= SCALE=)
-	@$(BIN)/pytest --drill=$(DRILL) $(if $(DISASTER),--disaster=$(DISASTER)) $(if $(SEED),--seed=$(SEED)) $(if $(SCALE),--scale=$(SCALE)) $(ARGS); \
+drill: $(STAMP) ## Damage a throwaway production and run the whole runbook (DRILL= DISASTER= SEED= SCALE= MAJOR=)
+	@$(BIN)/pytest --drill=$(DRILL) $(if $(DISASTER),--disaster=$(DISASTER)) $(if $(SEED),--seed=$(SEED)) $(if $(SCALE),--scale=$(SCALE)) $(if $(MAJOR),--pg-major=$(MAJOR)) $(ARGS); \
 	code=$$?; echo "exit code $$code"; exit $$code
+
+image: $(STAMP) ## Build the image of a drill in containers from this machine's packages (MAJOR= TAG=)
+	@$(BIN)/python -m fixtures.drill.image.build --major $(MAJOR) $(if $(TAG),--tag $(TAG))
 
 test: $(STAMP) ## Run this project's own tests
 	@$(BIN)/pytest tests -n 2 --dist loadfile $(ARGS)
