@@ -56,9 +56,10 @@ def test_nothing_is_changed_when_a_precondition_is_missing(checkout):
     """A database nobody listed ends the run at step 0 with 4: no intent, no rollback, no escalation."""
     checkout.edit('[[databases]]\nname = "stampcard"', '[[databases]]\nname = "postgres"')
 
-    session = checkout.run("--drill", "--disaster=drop", "--seed=7")
+    session = checkout.run("--drill", "--disaster=drop", "--seed=7", "--junitxml=drill.xml")
 
     assert session.code == 4, session.output[-3000:]
+    assert "exit code 4" in (checkout.root / "drill.xml").read_text()
     events = read_journal(checkout.folder)
     assert not {"intent", "rolling-back", "escalated"} & {event.kind for event in events}
     results = {event.data["test"]: event.data for event in of_kind(events, "result")}

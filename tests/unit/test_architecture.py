@@ -50,7 +50,7 @@ FLOORS = (
     ("fixtures.rollback",),
     ("fixtures.actions", "reports"),
     ("fixtures.outcome", "fixtures.runs"),
-    ("fixtures.plan", "reports.docs"),
+    ("fixtures.junit", "fixtures.plan", "reports.docs"),
     ("fixtures.verbs",),
     ("fixtures.session",),
 )
