@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DRILL ?= embedded
 .DEFAULT_GOAL := help
-.PHONY: help setup drill image test check init report plan clean-drill docs lock
+.PHONY: help setup drill image test check init report plan history clean-drill docs lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ plan: $(STAMP) ## Show what a restore would do; changes nothing (ARGS="--target-
 
 report: $(STAMP) ## Render a run's report again (RUN=id, default latest)
 	@$(BIN)/python -m reports $(or $(RUN),latest)
+
+history: $(STAMP) ## Show how drills have gone: RTO, RPO, age of the last green one (MAX_AGE=days to fail on it)
+	@$(BIN)/python -m reports --trend $(if $(MAX_AGE),--max-age=$(MAX_AGE))
 
 clean-drill: $(STAMP) ## End what a killed drill left behind
 	@$(BIN)/python -m fixtures.drill.clean

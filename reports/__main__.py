@@ -1,10 +1,11 @@
 """
-`python -m reports RUN`: render a run again from its journal, or verify its seal.
+`python -m reports RUN`: render a run again from its journal, verify its seal, or look at all of them.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from reports import history
 from reports.charts import span
 from reports.publish import publish
 from reports.seal import verify
+from reports.trend import refuse_old, trend
 
 RUNS: Final = Path(__file__).parent / "runs"
 
@@ -31,11 +33,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--signers", type=Path, help="with --verify: OpenSSH file of allowed signers")
     parser.add_argument("--signer", default="", help="with --signers: identity that must have signed")
     parser.add_argument("--history", action="store_true", help="list finished runs instead")
+    parser.add_argument("--trend", action="store_true", help="show how drills have gone over time instead")
+    parser.add_argument(
+        "--max-age",
+        type=_days,
+        metavar="DAYS",
+        help="with --trend: end with 1 when the last green drill is older",
+    )
     options = parser.parse_args(argv)
     try:
         if options.history:
             _list(options.runs.parent / history.FILE)
             return int(ExitCode.SERVED)
+        if options.trend or options.max_age is not None:
+            return _trend(options.runs.parent / history.FILE, options.max_age)
         run_dir = _find(options.runs, options.run)
         if options.verify:
             return _verify(run_dir, options.signers, options.signer)
@@ -77,6 +88,22 @@ def _list(path: Path) -> None:
             f"{line.run_id}  {line.mode:<8}  RTO {span(line.rto_s)} {line.rto.value}, "
             f"RPO {span(line.rpo_s)} {line.rpo.value}  {line.verdict}\n"
         )
+
+
+def _trend(path: Path, max_age: float | None) -> int:
+    lines, now = history.read(path), datetime.now(UTC)
+    for text in trend(lines, now=now):
+        sys.stdout.write(f"{text}\n")
+    if max_age is not None:
+        refuse_old(lines, days=max_age, now=now, where=str(path))
+    return int(ExitCode.SERVED)
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not days > 0:
+        raise argparse.ArgumentTypeError(f"{text} days is no age")
+    return days
 
 
 if __name__ == "__main__":
