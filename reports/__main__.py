@@ -84,10 +84,10 @@ def _verify(run_dir: Path, signers: Path | None, signer: str) -> int:
 
 def _list(path: Path) -> None:
     for line in history.read(path):
-        sys.stdout.write(
-            f"{line.run_id}  {line.mode:<8}  RTO {span(line.rto_s)} {line.rto.value}, "
-            f"RPO {span(line.rpo_s)} {line.rpo.value}  {line.verdict}\n"
-        )
+        figures = f"RTO {span(line.rto_s)} {line.rto.value}, RPO {span(line.rpo_s)} {line.rpo.value}"
+        if line.mode == "stage":
+            figures = f"restore and verify {span(line.restore_and_verify_s)}, no RTO"
+        sys.stdout.write(f"{line.run_id}  {line.mode:<8}  {figures}  {line.verdict}\n")
 
 
 def _trend(path: Path, max_age: float | None) -> int:

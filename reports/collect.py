@@ -20,6 +20,7 @@ from fixtures.settings import parse_duration
 from fixtures.state import RunState, fold
 from reports import summary as model
 from reports.headline import headline
+from reports.stage import stage_of
 
 #: settings whose text or number a step may have recorded
 _FACTS: Final[TypeAdapter[dict[str, str | int | float | bool | None]]] = TypeAdapter(
@@ -58,7 +59,7 @@ def collect(folder: Path, *, exit_code: int) -> model.Summary:
     draft = model.Summary(
         run_id=folder.name,
         mode=options.get("mode", "incident"),
-        bindings=drill.get("kind") if options.get("mode") == "drill" else None,
+        bindings=_bindings(options.get("mode"), drill),
         disaster=drill.get("disaster") or "",
         started_at=events[0].at if events else datetime.now(UTC),
         finished_at=next((event.at for event in reversed(events) if event.kind == "run-ended"), None),
@@ -81,13 +82,14 @@ def collect(folder: Path, *, exit_code: int) -> model.Summary:
         checks=tuple(
             asked for test in MANIFEST if test != CLOSE_OUT for asked in _checks(state.evidence.get(test, []))
         ),
-        audit=tuple(_checks(state.evidence.get(CLOSE_OUT, []))),
+        audit=tuple(_checks(state.evidence.get(CLOSE_OUT, []))) if state.mode != "stage" else (),
         approvals=tuple(_approval(event) for event in events if event.kind == "gate-passed"),
         people=_people(state),
         break_glass=options.get("break_glass", ""),
         notes=tuple(_note(note) for note in state.notes),
         timeline=_timeline(events),
         service=_service(found),
+        stage=stage_of(state, steps),
         ticket=str(found.result("declared").get("ticket") or ""),
         journal_head=events[-1].sha if events else "",
         versions=_versions(found),
@@ -115,6 +117,10 @@ class _Actions:
     def objective_s(self, name: str) -> float | None:
         text = self.config("target_reachable", "objectives").get(name)
         return parse_duration(text).total_seconds() if text else None
+
+
+def _bindings(mode: str | None, drill: Mapping[str, Any]) -> str | None:
+    return {"drill": drill.get("kind"), "stage": "restore-only"}.get(mode or "")
 
 
 def _step(test: str, state: RunState) -> model.Step:
@@ -246,6 +252,8 @@ def _rollback(events: Sequence[Event], state: RunState) -> model.Rollback:
 
 
 def _statement(state: RunState) -> str:
+    if state.mode == "stage":
+        return "production was not touched"
     found = state.actions.get("production_state", {}).get("result") or {}
     if found.get("state") in {"down", "unknown"}:
         return "NO ROLLBACK TARGET: production was not serving when the run began"
@@ -262,6 +270,8 @@ def _restored(state: RunState, found: _Actions, exit_code: int) -> str:
         return ""
     if state.started.get("options", {}).get("mode") == "drill" and exit_code not in _KEPT:
         return "gone with the drill's throwaway world"
+    if state.discarded:
+        return "discarded, and proven to be gone"
     ref = instance["ref"]
     if service:
         return f"{service['host']}:{service['port']}"

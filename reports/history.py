@@ -37,6 +37,7 @@ class Line(BaseModel):
     rpo_s: float | None = None
     rpo: Objective = Objective.UNKNOWN
     discarded_rows: int | None = None
+    restore_and_verify_s: float | None = None
     protected: str = ""
     step_seconds: dict[str, float] = {}
 
@@ -60,6 +61,7 @@ def line_of(summary: Summary) -> Line:
         rpo_s=summary.rpo.measured_s,
         rpo=summary.rpo.verdict,
         discarded_rows=summary.discarded_window.rows,
+        restore_and_verify_s=summary.stage.restore_and_verify_s if summary.stage else None,
         protected=summary.protected.state,
         step_seconds={step.id: step.seconds for step in summary.steps if step.seconds},
     )

@@ -103,7 +103,8 @@ def tone(summary: Summary) -> str:
     missed = Objective.MISSED in {summary.rpo.verdict, summary.rto.verdict}
     if summary.exit_code in bad or summary.rollback.complete is False or missed:
         return "bad"
-    clean = summary.exit_code == ExitCode.SERVED and summary.protected.state == "PROTECTED"
+    done = summary.stage is not None and summary.stage.discarded
+    clean = summary.exit_code == ExitCode.SERVED and (done or summary.protected.state == "PROTECTED")
     return "good" if clean and not summary.break_glass and not summary.open_questions else "warn"
 
 

@@ -17,7 +17,7 @@ SUMS: Final = "SHA256SUMS"
 SIGNATURE: Final = f"{SUMS}.sig"
 NAMESPACE: Final = "restore-runbook"
 #: row data, secrets and what lives on after the run: never part of what is handed out
-EXCLUDED: Final = frozenset({"packs", "secrets", "safety", "safety-copy", "rescued-wal", "inbox"})
+EXCLUDED: Final = frozenset({"packs", "secrets", "safety", "safety-copy", "rescued-wal", "inbox", "lease"})
 EXCLUDED_FILES: Final = frozenset({"bindings.json", "world.json", SUMS, SIGNATURE})
 SIGN_S: Final = 120.0
 _BLOCK: Final = 1 << 20

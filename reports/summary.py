@@ -217,6 +217,25 @@ class Service(Part):
     samples: tuple[Sample, ...] = ()
 
 
+class StageDrill(Part):
+    """A stage drill: the real backup, restored, verified and discarded."""
+
+    chosen: str = Field(description="how the target was chosen: latest, random or given")
+    seed: int | None = Field(default=None, description="of a random target")
+    window_from: datetime | None = Field(default=None, description="a random target was chosen from here")
+    window_to: datetime | None = None
+    restore_s: float | None = Field(default=None, description="step 5; null unless it passed")
+    verify_s: float | None = Field(default=None, description="steps 6 to 8; null unless they passed")
+    restore_and_verify_s: float | None = Field(
+        default=None, description="both; a part of an RTO and never to be compared with one"
+    )
+    discarded: bool = Field(default=False, description="whether the copy is proven to be gone")
+    wipe: tuple[Asked, ...] = Field(default=(), description="what was asked after the wipe")
+    not_proven: tuple[str, ...] = Field(
+        default=(), description="what a restore has and this drill does not show"
+    )
+
+
 class Summary(Part):
     """
     One run.
@@ -224,8 +243,10 @@ class Summary(Part):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     run_id: str
-    mode: Literal["incident", "drill", "inspect"]
-    bindings: str | None = Field(default=None, description="the drill's world; null in an incident")
+    mode: Literal["incident", "drill", "inspect", "stage"]
+    bindings: str | None = Field(
+        default=None, description="the drill's world; restore-only for a stage drill; null in an incident"
+    )
     disaster: str = Field(default="", description="what a drill damaged")
     started_at: datetime
     finished_at: datetime | None = None
@@ -254,6 +275,7 @@ class Summary(Part):
     open_questions: tuple[str, ...] = Field(default=(), description="non-blocking checks that are not green")
     timeline: tuple[Moment, ...] = ()
     service: Service = Service()
+    stage: StageDrill | None = Field(default=None, description="only of a stage drill")
     ticket: str = ""
     journal_head: str = Field(default="", description="hash of the journal's last line when this was written")
     versions: dict[str, str] = Field(default_factory=dict)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from fixtures.errors import UsageError
-from fixtures.options import CHOICES, NEWEST, add_options, parse_time, read_request
+from fixtures.options import CHOICES, DRILLS, NEWEST, add_options, parse_time, read_request
 from fixtures.providers.base import TargetKind
 
 
@@ -161,6 +161,8 @@ def test_nothing_asked_for_is_no_request():
     [
         (["--drill"], "run", NEWEST),
         (["--drill=embedded", "--seed=0", "--disaster=drop", "--scale=2"], "run", NEWEST),
+        (["--drill=restore-only", "--config=p.toml", "--target-time=random", "--seed=0"], "run", NEWEST),
+        (["--drill=restore-only", "--config=p.toml", "--snapshot=x", "--until=5"], "run", NEWEST),
         (["--target-time=latest", "--inspect", "--until=canary"], "run", NEWEST),
         (["--target-time=latest", "--plan"], "plan", NEWEST),
         (["--target-time=latest", "--break-glass=nobody else is awake"], "run", NEWEST),
@@ -193,6 +195,19 @@ def test_a_command_line_means_one_thing(arguments, verb, run):
         ["--exclusive", "--drill"],
         ["--inspect"],
         ["--inspect", "--drill", "--target-time=latest"],
+        ["--target-time=random"],
+        ["--target-time=random", "--drill"],
+        ["--target-time=random", "--inspect"],
+        ["--drill=restore-only"],
+        ["--drill=restore-only", "--config=p.toml", "--target-time=random", "--exclusive"],
+        ["--drill=restore-only", "--config=p.toml", "--seed=1"],
+        ["--drill=restore-only", "--config=p.toml", "--seed=1", "--target-time=latest"],
+        ["--drill=restore-only", "--config=p.toml", "--disaster=drop"],
+        ["--drill=restore-only", "--config=p.toml", "--scale=2"],
+        ["--drill=restore-only", "--config=p.toml", "--t0=2025-10-05T12:34:00Z"],
+        ["--drill=restore-only", "--config=p.toml", "--damaged-at=2025-10-05T12:34:00Z"],
+        ["--drill=restore-only", "--config=p.toml", "--break-glass=why"],
+        ["--drill=restore-only", "--config=p.toml", "--inspect", "--target-time=latest"],
         ["--cutover"],
         ["--cutover", "--target-time=latest"],
         ["--cutover", "--rollback"],
@@ -249,10 +264,10 @@ def test_an_unknown_step_names_the_nearest():
 
 def test_an_unknown_drill_world_names_the_known():
     """What is not built is said, not approximated."""
-    error = refusal("--drill=cloud")
+    error = refusal("--drill=moonbase")
 
     assert error.code == "RB108"
-    assert error.hints == ("known: embedded, containers",)
+    assert error.hints == (f"known: {', '.join(DRILLS)}",)
 
 
 def test_a_major_version_goes_with_containers():
@@ -260,6 +275,13 @@ def test_a_major_version_goes_with_containers():
     assert refusal("--drill=embedded", "--pg-major=15").code == "RB101"
     assert refusal("--target-time=2025-10-05T12:34:00Z", "--pg-major=15").code == "RB101"
     assert read("--drill=containers", "--pg-major=15").pg_major == 15
+
+
+def test_a_stage_drill_restores_the_newest_unless_told_otherwise():
+    """Without a target it is the latest; a random one is chosen when the backups are read."""
+    assert read("--drill=restore-only", "--config=p.toml").target.kind is TargetKind.LATEST
+    chosen = read("--drill=restore-only", "--config=p.toml", "--target-time=random")
+    assert (chosen.random, chosen.target) == (True, None)
 
 
 def test_every_choice_shown_to_a_lost_person_is_one():
