@@ -1,5 +1,5 @@
 """
-Regenerates the pages of docs/ that are made from code: configuration, errors, summary's schema.
+Regenerates the pages of docs/ that are made from code: configuration, checks, errors, summary's schema.
 
 `python -m reports.docs`, or `make docs`. A test holds the committed pages equal to what this writes.
 """
@@ -16,6 +16,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from fixtures.checks.catalogue import CATALOGUE as CHECKS
+from fixtures.checks.declared import MEANING as SEVERITIES
 from fixtures.errors import CATALOGUE, ExitCode
 from fixtures.outcome import MEANING
 from fixtures.providers.command import schema as command_schema
@@ -68,6 +70,7 @@ def generated() -> Iterator[tuple[Path, str]]:
     """
     yield DOCS / "configuration.md", configuration_page()
     yield DOCS / "errors.md", errors_page()
+    yield DOCS / "checks.md", checks_page()
     yield DOCS / "summary.schema.json", schema_text()
     yield DOCS / "providers" / "command.schema.json", command_schema.schema_text()
 
@@ -128,6 +131,28 @@ def errors_page() -> str:
             out += [f"## {title}", "\n".join(["| Code | Condition |", "| --- | --- |", *rows])]
     rows = [f"| {int(code)} | {MEANING[code]} |" for code in ExitCode]
     out += ["## Exit codes", "\n".join(["| Code | Meaning |", "| --- | --- |", *rows])]
+    return "\n\n".join(out) + "\n"
+
+
+def checks_page() -> str:
+    """
+    Return docs/checks.md: every check, group by group, as declared beside its code.
+    """
+    out = [(TEMPLATES / "checks.md").read_text(encoding="utf-8").strip()]
+    out.append("\n".join(f"- *{severity}* {text}." for severity, text in SEVERITIES.items()))
+    for name, group in CHECKS.items():
+        rows = [
+            f"| `{each.id}` | {_cell(each.proves)} | {each.source} | {_cell(each.by)} | {each.cost} | {each.severity} |"
+            for each in group.checks
+        ]
+        head = [
+            "| id | Proves | Expected value from | Asks | Cost | Severity |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
+        out += [f"## `{name}`", group.about, "\n".join([*head, *rows])]
+        if group.notes:
+            out.append(group.notes)
+    out.append((TEMPLATES / "checks_end.md").read_text(encoding="utf-8").strip())
     return "\n\n".join(out) + "\n"
 
 

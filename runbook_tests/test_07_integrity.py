@@ -41,6 +41,12 @@ def test_constraints_indexes_and_triggers_are_in_force(run):
     assert run.perform(CheckGroup("structure")).stopping == ()
 
 
+@step("s07.privileges")
+def test_everybody_may_do_what_they_might_before(run):
+    """Roles, owners and grants are production's, none lost and none widened."""
+    assert run.perform(CheckGroup("privileges")).stopping == ()
+
+
 @step("s07.sequences")
 def test_sequences_are_ahead_of_their_columns(run):
     """The next id is free everywhere."""
@@ -51,6 +57,12 @@ def test_sequences_are_ahead_of_their_columns(run):
 def test_counts_and_checksums_match_their_references(run):
     """Critical tables hold what the references say."""
     assert run.perform(CheckGroup("content")).stopping == ()
+
+
+@step("s07.rows")
+def test_rows_keep_what_they_were_promised_to_keep(run):
+    """Domains, exclusions and large objects hold."""
+    assert run.perform(CheckGroup("rows")).stopping == ()
 
 
 @step("s07.physical")
