@@ -18,6 +18,7 @@ from fixtures.evidence import Check, Verdict
 from fixtures.postgres.binaries import Binaries
 from fixtures.postgres.server import Server, free_port
 from fixtures.postgres.session import Endpoint, connect
+from fixtures.production.capture import capture
 from fixtures.providers.base import Cluster, InstanceRef, RestoredInstance, Target, TargetKind
 from fixtures.settings import Database
 
@@ -78,7 +79,8 @@ def template(public_dir: Path, binaries: Binaries) -> Iterator[Path]:
     server = place(public_dir, binaries, "tpl")
     server.initdb()
     with running(server, QUICK):
-        script(server.endpoint, "CREATE DATABASE clean")
+        # a template needs no [[databases]] table
+        script(server.endpoint, "CREATE DATABASE clean IS_TEMPLATE true")
         script(server.endpoint.on("clean"), SCHEMA, "VACUUM ANALYZE")
         server.stop()
     yield server.data
@@ -125,6 +127,7 @@ def subject_of(lab: Server) -> Iterator[NewSubject]:
         script(lab.endpoint, f"CREATE DATABASE {name} TEMPLATE clean")
         made.append(name)
         own = {key: fields.pop(key) for key in ("sanity", "migrations") if key in fields}
+        fields.setdefault("capture", capture(lab.endpoint))
         database = Database(name=name, critical_tables=CRITICAL, append_only_tables=("public.stamps",), **own)
         return examined(lab, database, **fields)
 
