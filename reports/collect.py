@@ -353,7 +353,7 @@ def _versions(found: _Actions) -> dict[str, str]:
         "PostgreSQL": cluster.get("major"),
         "system identifier": cluster.get("system_identifier"),
         "timeline before": cluster.get("timeline"),
-        "timeline restored": found.instance().get("timeline"),
+        "timeline restored": (found.result("opened").get("instance") or {}).get("timeline"),
         "Python": f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}",
         "pytest": version("pytest"),
         "allure-pytest": version("allure-pytest"),

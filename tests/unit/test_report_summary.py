@@ -78,6 +78,7 @@ def run_to_the_end(journal: Journal, *, rto_min: int = 30, protected: bool = Tru
         result={"instance": {"ref": ref, "backup_id": "base-1", "timeline": 1,
                              "last_commit_at": "2025-10-05T12:33:58Z"}},
     )  # fmt: skip
+    add("action-done", action="opened", config={}, result={"instance": {"timeline": 2}})
     add("gate-passed", gate="cutover", hash="abc", people={"owner": "A (at the terminal)"}, shown=["moves"])
     with journal.intent("maintenance", undo=Undo(name="maintenance_off", args={}, when=When.RELEASE)):
         pass
@@ -108,6 +109,7 @@ def test_a_served_run_tells_every_figure(journal):
     assert (found.rto.measured_s, found.rto.damage_to_served_s) == (1800.0, 2160.0)
     assert (found.rpo.measured_s, found.rpo.counted_from) == (2.0, "damage")
     assert (found.target.gap_s, found.backup_id) == (2.0, "base-1")
+    assert found.versions["timeline restored"] == "2"
     assert (found.discarded_window.seconds, found.discarded_window.rows) == (480.0, 9)
     assert found.protected.state == "PROTECTED"
     assert found.people == {"owner": "A", "reviewer": "C", "scribe": "B"}
