@@ -31,7 +31,8 @@ def test_a_production_that_goes_away_is_never_replaced_unfenced(shop):
     url = shop.command("database-url", "read")
     stopped = shop.at_terminal(*arguments(shop), "--until=pre_restore_backup")
     run_id = stopped.run_id
-    says(stopped, 11)
+    says(stopped, 11, "writable: neither; production is fenced | fence: held")
+    assert "its lock was interrupted" not in stopped.output
 
     shop.stop_postgres()
     says(
