@@ -37,7 +37,7 @@ writers = 2
 
 [drill.containers]
 image = "postgres:{major}"
-majors = [15, 16, 17, 18]
+majors = [18, 17, 16, 15]
 """
 DOCS: Final = Path(__file__).parents[1] / "docs"
 EXAMPLE: Final = TEMPLATES / "example.toml"
