@@ -14,8 +14,13 @@ import pytest
 from fixtures.checks import (
     Subject,
 )
+from fixtures.checks.asking import READING
+from fixtures.checks.references import table_sums
+from fixtures.checks.relations import read_catalogue
+from fixtures.checks.sums import TableSum
 from fixtures.evidence import Check, Verdict
 from fixtures.postgres.binaries import Binaries
+from fixtures.postgres.lanes import team
 from fixtures.postgres.server import Server, free_port
 from fixtures.postgres.session import Endpoint, connect
 from fixtures.production.capture import capture
@@ -167,6 +172,12 @@ def found(checks: tuple[Check, ...], start: str) -> Check:
 def verdicts(checks: tuple[Check, ...]) -> set[Verdict]:
     """Return the verdicts given."""
     return {check.verdict for check in checks}
+
+
+def sum_of(endpoint: Endpoint, table: str, *, locate: bool = False, jobs: int = 1) -> TableSum:
+    """Return rows and checksum of a table, as the one pass takes them."""
+    with team(endpoint, jobs=jobs, settings=READING) as readers:
+        return table_sums(readers, read_catalogue(readers.session), jobs=jobs, locate=locate)[table]
 
 
 GREEN = {Verdict.PASS, Verdict.NOT_APPLICABLE}
