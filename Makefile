@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DRILL ?= embedded
+BENCH ?= content
 .DEFAULT_GOAL := help
-.PHONY: help setup drill image test check init report plan history clean-drill docs lock
+.PHONY: help setup drill image test check init report plan history clean-drill docs lock bench
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +50,9 @@ history: $(STAMP) ## Show how drills have gone: RTO, RPO, age of the last green 
 
 clean-drill: $(STAMP) ## End what a killed drill left behind
 	@$(BIN)/python -m fixtures.drill.clean
+
+bench: $(STAMP) ## Measure the checks against counts and pg_amcheck, on a throwaway cluster (BENCH= content, ...)
+	@for each in $(BENCH); do $(BIN)/python -m benchmarks.$$each || exit $$?; done
 
 docs: $(STAMP) ## Regenerate the generated pages of docs/
 	@$(BIN)/python -m reports.docs

@@ -1,0 +1,1 @@
+"""Measurements that print a ratio taken in one run; none is asserted, machines are noisy."""
