@@ -239,14 +239,16 @@ def test_physical_uses_the_databases_own_amcheck(subject_of: NewSubject) -> None
 
 
 def test_physical_fires_on_an_index_that_misses_rows(subject_of: NewSubject) -> None:
-    """Rows the index does not know are found by reading the whole heap."""
+    """Rows the index does not know are missing from its sums."""
     subject = subject_of()
     flags = "UPDATE pg_index SET indisready = {0}, indisvalid = {0} WHERE indexrelid = 'users_email_key'::regclass"
     script(
         home_of(subject), flags.format("false"), "INSERT INTO users (email) VALUES ('lost@example.org')",
         flags.format("true"),
     )  # fmt: skip
-    check = found(physical.check(subject), "physical.table:" + subject.databases[0].name + ".public.users")
+    check = found(
+        physical.check(subject), "physical.index_rows:" + subject.databases[0].name + ".public.users"
+    )
     assert check.verdict is Verdict.FAIL
     assert "users_email_key" in check.actual
     assert "lost@" not in repr(check)
