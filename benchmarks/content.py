@@ -80,16 +80,15 @@ def measure(made: World, endpoint: Endpoint, rows: int) -> None:
             if any(answer.error for answer in answers.values()):
                 raise SystemExit("a table could not be read")
 
-    table.measure(made, "parallel heap count(*)", lambda: each("SELECT count(*) FROM public.{}"))
-    table.measure(made, "pass: rows, 64-bit row hashes, NOT NULL, largest key", lambda: take(Wanted()))
-    table.measure(made, "the same with the sums that name a differing row", lambda: take(Wanted(locate=True)))
-    table.measure(
-        made, "the same with the heap's side of every index sum", lambda: take(Wanted(indexes=True))
+    table.add("parallel heap count(*)", lambda: each("SELECT count(*) FROM public.{}"))
+    table.add("pass: rows, 64-bit row hashes, NOT NULL, largest key", lambda: take(Wanted()))
+    table.add("the same with the sums that name a differing row", lambda: take(Wanted(locate=True)))
+    table.add("the same with the heap's side of every index sum", lambda: take(Wanted(indexes=True)))
+    table.add(
+        "usual recipe: sum(hashtextextended(t::text, 0))",
+        lambda: each("SELECT count(*), sum(hashtextextended(t::text, 0)) FROM public.{} t"),
     )
-    table.measure(
-        made, "usual recipe: sum(hashtextextended(t::text, 0))",
-        lambda: each("SELECT count(*), sum(hashtextextended(t::text, 0)) FROM public.{} t"), rounds=1,
-    )  # fmt: skip
+    table.measure(made)
     table.show()
 
 

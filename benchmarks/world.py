@@ -40,17 +40,26 @@ class Spent:
 
 @dataclass(slots=True)
 class Table:
-    """Named measurements of one run; the first one is what the others are compared with."""
+    """Named pieces of work of one run; the first one is what the others are compared with."""
 
     title: str
+    works: dict[str, Callable[[], object]] = field(default_factory=dict)
     rows: list[tuple[str, Spent]] = field(default_factory=list)
 
-    def measure(self, world: "World", name: str, work: Callable[[], object], *, rounds: int = 3) -> None:
-        """Do it some times and keep the cheapest."""
-        taken = [world.spent(work) for _ in range(rounds)]
-        best = Spent(wall_s=min(each.wall_s for each in taken), cpu_s=min(each.cpu_s for each in taken))
-        self.rows.append((name, best))
-        print(f"  {name}: {best.wall_s:.2f} s wall, {best.cpu_s:.2f} s CPU", flush=True)
+    def add(self, name: str, work: Callable[[], object]) -> None:
+        """Have a piece of work measured."""
+        self.works[name] = work
+
+    def measure(self, world: "World", *, rounds: int = 5) -> None:
+        """Do all in turn, some times over, so that a busy minute is everybody's; keep each one's cheapest."""
+        taken: dict[str, list[Spent]] = {name: [] for name in self.works}
+        for number in range(rounds):
+            print(f"  round {number + 1} of {rounds}", flush=True)
+            for name, work in self.works.items():
+                taken[name].append(world.spent(work))
+        for name, spent in taken.items():
+            wall, cpu = min(each.wall_s for each in spent), min(each.cpu_s for each in spent)
+            self.rows.append((name, Spent(wall_s=wall, cpu_s=cpu)))
 
     def show(self) -> None:
         """Print the ratios."""
