@@ -41,6 +41,7 @@ FLOORS = (
         "fixtures.production",
         "fixtures.providers.basebackup",
         "fixtures.providers.command",
+        "fixtures.providers.pgbackrest",
         "fixtures.tickets",
     ),
     ("fixtures.providers",),
