@@ -333,7 +333,7 @@ def template(public_dir: Path, binaries: Any) -> Iterator[Server]:
     home.mkdir(mode=0o755)
     binaries.own(home)
     server = Server(binaries, home / "data", free_port(), home, "postgres", home / "logs")
-    cluster.create_cluster(server, archive=home)
+    cluster.create_cluster(server, archive_command=cluster.archive_command(home), settings={})
     job = server.start({"fsync": "off", "archive_mode": "off"})
     server.wait_ready(job)
     cluster.fill(server, password=Secret("not-used-here"), users=60, seed=3, held_back=1)

@@ -3,18 +3,18 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from fixtures.command import end_job, run, wait_for
+from fixtures.command import end_job, wait_for
 from fixtures.postgres.binaries import Binaries
-from fixtures.postgres.lsn import Lsn
+from fixtures.postgres.lsn import Lsn, segment_name
 from fixtures.postgres.server import Server, free_port
 from fixtures.postgres.session import Session, connect
 from fixtures.providers.base import Cluster, Site
-from fixtures.providers.basebackup.backend import BaseBackupDirectory
-from fixtures.settings import BaseBackupProvider
+from fixtures.providers.local.backend import LocalProvider
+from tests.real.restore_labs import Lab
 
 ROWS = 4
 
@@ -28,6 +28,11 @@ class Mark:
     at: datetime
     end: Lsn
 
+    @property
+    def segment(self) -> str:
+        """The segment that holds it."""
+        return segment_name(1, Lsn(self.end.value - 1).segment())
+
 
 @dataclass(frozen=True, kw_only=True)
 class World:
@@ -35,23 +40,20 @@ class World:
 
     home: Path
     server: Server
-    archive: Path
-    base_backups: Path
+    lab: Lab
     commits: tuple[Mark, ...]
     damage: Mark
     after: Mark
     lock_lsn: Lsn
     system_identifier: str
 
-    def provider(
-        self, run_id: str, *, archive: Path | None = None, base_backups: Path | None = None, **changes: object
-    ) -> BaseBackupDirectory:
-        """Return a provider for a run of its own; `changes` replace fields of its cluster."""
+    def site(self, run_id: str, **changes: object) -> Site:
+        """Return the site of a run of its own; `changes` replace fields of its cluster."""
         cluster = Cluster(
             **{
                 "system_identifier": self.system_identifier,
                 "timeline": 1,
-                "major": 18,
+                "major": self.server.binaries.major,
                 "data_directory": str(self.server.data),
                 "port": self.server.port,
                 **changes,
@@ -59,7 +61,7 @@ class World:
         )
         sockets = Path(tempfile.mkdtemp(prefix="s", dir=self.home))
         self.server.binaries.own(sockets)
-        site = Site(
+        return Site(
             run_id=run_id,
             directory=self.home / "restored",
             host="127.0.0.1",
@@ -70,41 +72,38 @@ class World:
             cluster=cluster,
             timeout_s=60,
         )
-        settings = BaseBackupProvider(
-            base_backups=base_backups or self.base_backups, archive=archive or self.archive
-        )
-        return BaseBackupDirectory(settings, site)
 
-    def archive_copy(self, name: str) -> Path:
-        """Copy the archive, for a test that damages it."""
-        target = self.home / name
-        run(["cp", "-a", self.archive, target], timeout_s=60)
-        return target
+    def provider(self, run_id: str, *, lab: Lab | None = None, **changes: object) -> LocalProvider:
+        """Return a provider for a run of its own; `changes` replace fields of its cluster."""
+        return (lab or self.lab).provider(self.site(run_id, **changes))
+
+    def of(self, lab: Lab) -> "World":
+        """Return the same production with another store."""
+        return replace(self, lab=lab)
 
 
 @contextmanager
-def production(public_dir: Path, binaries: Binaries) -> Iterator[World]:
+def production(public_dir: Path, kind: type[Lab], binaries: Binaries) -> Iterator[World]:
     """Make it; everything is ended and removed behind it by whoever owns `public_dir`."""
     home = Path(tempfile.mkdtemp(prefix="w", dir=public_dir))
     home.chmod(0o755)
-    archive, base_backups = home / "archive", home / "base"
-    for folder in (archive, base_backups):
-        folder.mkdir()
     binaries.own(home)
     server = Server(binaries, home / "data", free_port(), home, "postgres", home / "logs")
     server.initdb()
+    lab = kind(home=home, server=server, place=home / "store")
+    lab.make()
     with (server.data / "postgresql.conf").open("a") as conf:
         conf.write(
             "listen_addresses = ''\nfsync = off\nwal_level = replica\narchive_mode = on\n"
-            f"archive_command = 'test ! -f {archive}/%f && cp %p {archive}/%f'\n"
             "track_commit_timestamp = on\nwork_mem = '5MB'\nlog_timezone = 'UTC'\n"
-            f"data_directory = '{server.data}'\n"
+            f"data_directory = '{server.data}'\narchive_command = '{lab.archive_command}'\n"
         )
     job = server.start()
     try:
         server.wait_ready(job)
+        lab.prepare()
         with connect(server.endpoint) as session:
-            yield _story(session, home, server, archive, base_backups)
+            yield _story(session, home, server, lab)
     finally:
         end_job(job)
 
@@ -116,7 +115,7 @@ def write_row(session: Session, row: int) -> Mark:
     return _commit(session, row)
 
 
-def _story(session: Session, home: Path, server: Server, archive: Path, base_backups: Path) -> World:
+def _story(session: Session, home: Path, server: Server, lab: Lab) -> World:
     session.do("ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1 user=nobody'")
     session.do("ALTER SYSTEM SET temp_buffers = '9MB'")
     session.do("CREATE ROLE app LOGIN")
@@ -127,13 +126,7 @@ def _story(session: Session, home: Path, server: Server, archive: Path, base_bac
     session.do("ALTER SUBSCRIPTION feed ENABLE")
     session.do("CREATE TABLE public.t (id int PRIMARY KEY, v text)")
     write_row(session, 0)
-    run(
-        [
-            server.binaries.tool("pg_basebackup"), "-h", server.sockets, "-p", str(server.port),
-            "-U", "postgres", "-D", base_backups / "full", "-c", "fast", "-X", "none",
-        ],
-        timeout_s=60, user=server.binaries.user,
-    )  # fmt: skip
+    lab.back_up()
     # what production changed since the backup must come with its capture
     session.do("ALTER SYSTEM RESET temp_buffers")
     session.do("ALTER SYSTEM SET maintenance_work_mem = '33MB'")
@@ -153,7 +146,6 @@ def _story(session: Session, home: Path, server: Server, archive: Path, base_bac
     session.do("CREATE TABLE public.locked ()")
     last = session.value("SELECT pg_walfile_name(pg_current_wal_lsn())")
     session.do("SELECT pg_switch_wal()")
-    wait_for((archive / last).is_file, timeout_s=30, what="the last segment is archived")
     wait_for(
         lambda: session.value("SELECT last_archived_wal FROM pg_stat_archiver") >= last,
         timeout_s=30,
@@ -161,8 +153,8 @@ def _story(session: Session, home: Path, server: Server, archive: Path, base_bac
     )
     identifier = str(session.value("SELECT system_identifier FROM pg_control_system()"))
     return World(
-        home=home, server=server, archive=archive, base_backups=base_backups, commits=tuple(commits),
-        damage=damage, after=after, lock_lsn=lock_lsn, system_identifier=identifier,
+        home=home, server=server, lab=lab, commits=tuple(commits), damage=damage, after=after,
+        lock_lsn=lock_lsn, system_identifier=identifier,
     )  # fmt: skip
 
 

@@ -1,0 +1,259 @@
+"""
+One lab per restore provider: a store of its own kind that a small production fills, and ways to harm it.
+
+The contract suite asks the registry for providers and this module for their labs; a provider without a
+lab fails the suite.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from fixtures.command import find_tool, run
+from fixtures.postgres.binaries import Binaries, embedded_binaries, open_binaries
+from fixtures.postgres.server import Server
+from fixtures.providers.base import Provider, Site
+from fixtures.providers.basebackup.backend import BaseBackupDirectory
+from fixtures.providers.pgbackrest.backend import PgBackRest
+from fixtures.settings import BaseBackupProvider, PgBackRestProvider
+
+DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
+PASSPHRASE = "correct horse battery"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lab:
+    """
+    A store that production archives into.
+
+    Attributes:
+        home: folder of everything.
+        server: production.
+        place: the store's own folder.
+    """
+
+    home: Path
+    server: Server
+    place: Path
+
+    @property
+    def archive_command(self) -> str:
+        """Production's archive_command."""
+        raise NotImplementedError
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Folders of the store that no copy may be restored into, and no new archive may be in."""
+        return (self.place,)
+
+    def make(self) -> None:
+        """Make the store's folders, before production starts."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Make the store ready for a running production."""
+
+    def back_up(self) -> None:
+        """Take a base backup."""
+        raise NotImplementedError
+
+    def segment(self, name: str) -> Path:
+        """Return the file that holds a segment."""
+        raise NotImplementedError
+
+    def provider(self, site: Site) -> Provider:
+        """Return the provider over this store."""
+        raise NotImplementedError
+
+    def clone(self, name: str) -> "Lab":
+        """Copy the store, for a test that harms it."""
+        place = self.home / name
+        run(["cp", "-a", self.place, place], timeout_s=60)
+        return replace(self, place=place)
+
+    def lose(self, segment: str) -> None:
+        """Remove a segment."""
+        self.segment(segment).unlink()
+
+    def cut(self, segment: str) -> None:
+        """Cut a segment off in the middle."""
+        path = self.segment(segment)
+        os.truncate(path, path.stat().st_size // 2)
+
+    def hide(self) -> None:
+        """Make the store unreachable, as an unmounted file system is: an empty folder stays."""
+        self.place.rename(self.place.with_name(f"{self.place.name}.hidden"))
+        self.place.mkdir()
+
+    def show(self) -> None:
+        """Make it reachable again."""
+        self.place.rmdir()
+        self.place.with_name(f"{self.place.name}.hidden").rename(self.place)
+
+    def add_history(self, name: str, text: str) -> None:
+        """Put a timeline's history file into the archive."""
+        raise NotImplementedError
+
+    def damage_backup(self) -> None:
+        """Flip bytes inside the backup."""
+        raise NotImplementedError
+
+
+class BaseBackupLab(Lab):
+    """Folders of base backups and archive."""
+
+    @property
+    def archive(self) -> Path:
+        return self.place / "archive"
+
+    @property
+    def base_backups(self) -> Path:
+        return self.place / "base"
+
+    @property
+    def archive_command(self) -> str:
+        return f"test ! -f {self.archive}/%f && cp %p {self.archive}/%f"
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        return self.archive, self.base_backups
+
+    def make(self) -> None:
+        for folder in (self.place, self.archive, self.base_backups):
+            folder.mkdir()
+        self.server.binaries.own(self.place)
+
+    def add_history(self, name: str, text: str) -> None:
+        (self.archive / name).write_text(text)
+
+    def back_up(self) -> None:
+        run(
+            [
+                self.server.binaries.tool("pg_basebackup"), "-h", self.server.sockets, "-p", str(self.server.port),
+                "-U", "postgres", "-D", self.base_backups / "full", "-c", "fast", "-X", "none",
+            ],
+            timeout_s=60, user=self.server.binaries.user,
+        )  # fmt: skip
+
+    def segment(self, name: str) -> Path:
+        return self.archive / name
+
+    def provider(self, site: Site) -> BaseBackupDirectory:
+        settings = BaseBackupProvider(base_backups=self.base_backups, archive=self.archive)
+        return BaseBackupDirectory(settings, site)
+
+    def damage_backup(self) -> None:
+        victim = max(
+            (self.base_backups / "full" / "base").rglob("[0-9]*"), key=lambda path: path.stat().st_size
+        )
+        _flip(victim)
+
+
+class PgBackRestLab(Lab):
+    """An encrypted, compressed pgBackRest repository in a folder."""
+
+    stanza = "demo"
+
+    @property
+    def config(self) -> Path:
+        return self.place.with_name(f"{self.place.name}.conf")
+
+    @property
+    def archive_command(self) -> str:
+        return f"{find_tool('pgbackrest')} --config={self.config} --stanza={self.stanza} archive-push %p"
+
+    def make(self) -> None:
+        self.place.mkdir()
+        for name in ("pgbackrest-log", "pgbackrest-lock", "pgbackrest-spool"):
+            (self.home / name).mkdir()
+        self._write_config()
+        self.server.binaries.own(self.home)
+
+    def add_history(self, name: str, text: str) -> None:
+        history = self.server.data / "pg_wal" / name
+        history.write_text(text)
+        self.server.binaries.own(history)
+        self.run("archive-push", str(history))
+        history.unlink()
+
+    def prepare(self) -> None:
+        self.run("stanza-create")
+
+    def back_up(self) -> None:
+        self.run("backup", "--type=full")
+
+    def run(self, command: str, *words: str) -> str:
+        """Run pgBackRest as production's user."""
+        argv = [
+            find_tool("pgbackrest"),
+            f"--config={self.config}",
+            f"--stanza={self.stanza}",
+            command,
+            *words,
+        ]
+        return run(argv, timeout_s=120, user=self.server.binaries.user).stdout
+
+    def segment(self, name: str) -> Path:
+        (found,) = self.place.glob(f"archive/*/*/{name[:16]}/{name}-*")
+        return found
+
+    def provider(self, site: Site) -> PgBackRest:
+        return PgBackRest(PgBackRestProvider(config=self.config, stanza=self.stanza), site)
+
+    def clone(self, name: str) -> "PgBackRestLab":
+        made = super().clone(name)
+        assert isinstance(made, PgBackRestLab)
+        made._write_config()
+        return made
+
+    def damage_backup(self) -> None:
+        files = [path for path in self.place.glob("backup/*/*F/pg_data/**/*") if path.is_file()]
+        _flip(max(files, key=lambda path: path.stat().st_size))
+
+    def _write_config(self) -> None:
+        home = self.home
+        self.config.write_text(
+            f"[global]\nrepo1-path={self.place}\nrepo1-retention-full=9\nrepo1-cipher-type=aes-256-cbc\n"
+            f"repo1-cipher-pass={PASSPHRASE}\ncompress-type=zst\ncompress-level=1\nstart-fast=y\n"
+            f"log-path={home}/pgbackrest-log\nlock-path={home}/pgbackrest-lock\n"
+            f"spool-path={home}/pgbackrest-spool\nlog-level-console=off\nlog-level-file=warn\n"
+            f"[{self.stanza}]\npg1-path={self.server.data}\npg1-port={self.server.port}\n"
+            f"pg1-socket-path={self.server.sockets}\npg1-user=postgres\n"
+        )
+        self.config.chmod(0o600)
+        self.server.binaries.own(self.config)
+
+
+def _flip(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 0xFF]))
+
+
+def embedded(public_dir: Path) -> Binaries:
+    """PostgreSQL 18 from the wheel."""
+    return embedded_binaries(public_dir)
+
+
+def debian_15(_: Path) -> Binaries:
+    """PostgreSQL 15 from Debian, beside the pgBackRest that knows no later one."""
+    if shutil.which("pgbackrest") is None or not DEBIAN_15.is_dir():
+        pytest.skip("NOT RUN: pgbackrest and postgresql-15 of Debian 12 are not installed")
+    return open_binaries(DEBIAN_15)
+
+
+#: registry name -> the lab's class, and the server programs it needs
+LABS: dict[str, tuple[type[Lab], Callable[[Path], Binaries]]] = {
+    "basebackup": (BaseBackupLab, embedded),
+    "pgbackrest": (PgBackRestLab, debian_15),
+}
+#: provider -> why the suite leaves it out
+WITHOUT_LAB = {
+    "command": "restores whatever a team's scripts do: tests/real/test_provider_command_example.py"
+}

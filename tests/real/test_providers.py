@@ -1,0 +1,725 @@
+"""
+The contract of every provider of local copies, against real servers: window, refusals, targets, isolation,
+commissioning, and what must never look like a restore that went well.
+"""
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from psycopg import sql
+
+from fixtures.command import end_job, run, start_ticks, wait_for
+from fixtures.errors import ConfigError, ProviderError, UnsupportedError
+from fixtures.postgres.lsn import Lsn, segment_name
+from fixtures.postgres.session import connect
+from fixtures.production.capture import capture
+from fixtures.progress import Tick
+from fixtures.providers import REGISTRY
+from fixtures.providers.base import (
+    Capture,
+    InstanceRef,
+    RestoredInstance,
+    ServiceEndpoint,
+    Target,
+    TargetKind,
+)
+from fixtures.providers.basebackup.backend import BaseBackupDirectory
+from fixtures.providers.local.backend import LocalProvider
+from fixtures.providers.local.instance import Instance
+from fixtures.settings import BaseBackupProvider
+from tests.real.restore_labs import LABS, WITHOUT_LAB
+from tests.real.restore_world import ROWS, World, production
+
+ALL_ROWS = list(range(ROWS + 1))
+
+
+@pytest.fixture(scope="module", params=sorted(LABS))
+def world(public_dir: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+    """Production after the damage, still running, with a store of each provider's kind."""
+    kind, binaries = LABS[request.param]
+    with production(public_dir, kind, binaries(public_dir)) as made:
+        yield made
+
+
+@pytest.fixture
+def fresh(world: World, request: pytest.FixtureRequest) -> Iterator[LocalProvider]:
+    """A provider for this test's own run; what it restored is discarded."""
+    run_id = f"run-{abs(hash(request.node.name)) % 10**8}"
+    provider = world.provider(run_id)
+    yield provider
+    provider.discard(provider.plan(latest()).instance)
+
+
+def latest(world: World | None = None) -> Target:
+    """Everything, or everything before the lock."""
+    return Target(kind=TargetKind.LATEST, not_beyond=world.lock_lsn if world else None)
+
+
+def before_damage(world: World) -> Target:
+    """Just before the damaging transaction."""
+    return Target(kind=TargetKind.XID, value=str(world.damage.xid), exclusive=True)
+
+
+def quiet(_: Tick) -> None:
+    """Take progress and say nothing."""
+
+
+def rows(ref: InstanceRef) -> list[int]:
+    """Ids that are there."""
+    with connect(ref.endpoint) as session:
+        return [row for (row,) in session.rows("SELECT id FROM public.t ORDER BY id")]
+
+
+def codes(provider: LocalProvider, target: Target, *, lock_lsn: Lsn | None = None) -> list[str]:
+    """Codes of all findings."""
+    return [finding.code for finding in provider.check(target, lock_lsn=lock_lsn)]
+
+
+def captured(world: World) -> Capture:
+    """Production's own settings, rules and roles, as the write lock captures them."""
+    return capture(world.server.endpoint)
+
+
+def targets() -> list[str]:
+    """Every kind, inclusive and exclusive."""
+    return [
+        "time", "time-exclusive", "lsn", "lsn-exclusive", "xid", "xid-exclusive", "name", "latest",
+        "latest-locked", "snapshot",
+    ]  # fmt: skip
+
+
+def target_and_rows(world: World, case: str) -> tuple[Target, list[int]]:
+    """What to ask for and what must be there."""
+    second = world.commits[1]
+    kind, _, exclusive = case.partition("-")
+    number = 2 - bool(exclusive)
+    end = Target(kind=TargetKind(kind), exclusive=bool(exclusive))
+    match kind:
+        case "time":
+            return replace(end, value=second.at.isoformat(), at=second.at), ALL_ROWS[: number + 1]
+        case "xid":
+            return replace(end, value=str(second.xid)), ALL_ROWS[: number + 1]
+        case "lsn":
+            # the position behind the second commit: the next record is the segment switch
+            return replace(end, value=str(second.end)), ALL_ROWS[:3]
+        case "name":
+            return replace(end, value="before damage"), ALL_ROWS
+        case "snapshot":
+            return replace(end, value=world.provider("ask").window().base_backups[0].id), [0]
+        case _:
+            return (latest(world) if exclusive else latest()), [world.after.row]
+
+
+def test_every_provider_is_under_this_contract() -> None:
+    """A new line in the registry needs a lab, or a reason."""
+    assert set(REGISTRY) == {*LABS, *WITHOUT_LAB}
+
+
+def test_the_window_shows_what_can_be_restored(world: World) -> None:
+    """An unbroken archive reaches from the backup's end to the last commit."""
+    window = world.provider("window").window()
+
+    assert len(window.base_backups) == 1
+    assert window.base_backups[0].system_identifier == world.system_identifier
+    assert window.gaps == ()
+    assert window.earliest == window.base_backups[0].ended_at
+    assert window.latest is not None
+    assert window.latest >= world.after.at
+    assert window.timeline == 1
+
+
+def test_the_window_shows_a_gap_with_its_times(world: World) -> None:
+    """A missing segment ends what can be reached; the commits around it are named."""
+    lab = world.lab.clone("gap")
+    missing = world.commits[2].segment
+    lab.lose(missing)
+
+    window = world.provider("gap", lab=lab).window()
+
+    assert [(gap.first_missing, gap.segments) for gap in window.gaps] == [(missing, 1)]
+    assert window.gaps[0].after == world.commits[1].at
+    assert window.gaps[0].before == world.commits[3].at
+    assert window.latest == world.commits[1].at
+
+
+@pytest.mark.parametrize("case", targets())
+def test_a_good_target_has_no_finding(world: World, case: str) -> None:
+    """No refusal fires on a target that can be restored."""
+    target, _ = target_and_rows(world, case)
+
+    assert world.provider("good").check(target, lock_lsn=world.lock_lsn) == []
+
+
+def test_a_target_before_the_backups_end_is_refused(world: World) -> None:
+    """PostgreSQL would stop later than asked, without a word."""
+    provider = world.provider("early")
+    backup = provider.window().base_backups[0]
+
+    assert codes(provider, Target(kind=TargetKind.TIME, at=backup.ended_at)) == ["RB301"]
+    assert codes(provider, Target(kind=TargetKind.LSN, value=str(backup.start_lsn))) == ["RB301"]
+
+
+def test_a_target_beyond_the_archive_is_refused(world: World) -> None:
+    """The nearest target that can be reached is named, and that waiting helps."""
+    provider = world.provider("beyond")
+    last = provider.window().latest
+    assert last is not None
+    beyond = Target(kind=TargetKind.TIME, at=last + timedelta(hours=1))
+
+    (finding,) = provider.check(beyond)
+
+    assert finding.code == "RB303"
+    assert finding.waiting_helps
+    assert finding.nearest == latest()
+    for target in (
+        Target(kind=TargetKind.TIME, at=last),
+        Target(kind=TargetKind.LSN, value="7F/0"),
+        Target(kind=TargetKind.XID, value="99999"),
+        Target(kind=TargetKind.NAME, value="nobody made this"),
+    ):
+        assert codes(provider, target) == ["RB303"]
+
+
+def test_a_target_beyond_the_lock_is_refused(world: World) -> None:
+    """What was committed after the lock must not come back with the copy."""
+    provider = world.provider("locked")
+    lock = world.commits[1].end
+
+    assert codes(provider, before_damage(world), lock_lsn=lock) == ["RB304"]
+    assert codes(provider, Target(kind=TargetKind.TIME, at=world.commits[2].at), lock_lsn=lock) == ["RB304"]
+    assert codes(provider, Target(kind=TargetKind.NAME, value="before damage"), lock_lsn=lock) == ["RB304"]
+    assert codes(provider, Target(kind=TargetKind.LSN, value=str(world.lock_lsn)), lock_lsn=lock) == ["RB304"]
+    assert codes(provider, Target(kind=TargetKind.TIME, at=world.commits[1].at), lock_lsn=lock) == []
+    assert codes(provider, latest(), lock_lsn=lock) == []
+
+
+def test_a_gap_and_a_cut_off_segment_are_refused(world: World) -> None:
+    """A target behind a hole in the log is refused, one before it is not; latest would lose rows."""
+    lab = world.lab.clone("cut")
+    lab.cut(world.commits[2].segment)
+    provider = world.provider("cut", lab=lab)
+
+    assert codes(provider, before_damage(world)) == ["RB303", "RB302"]
+    assert codes(provider, Target(kind=TargetKind.TIME, at=world.damage.at)) == ["RB302"]
+    assert codes(provider, latest()) == ["RB302"]
+    assert codes(provider, Target(kind=TargetKind.XID, value=str(world.commits[0].xid))) == []
+
+    lab.lose(world.commits[2].segment)
+
+    assert codes(world.provider("cut", lab=lab), Target(kind=TargetKind.TIME, at=world.damage.at)) == [
+        "RB302"
+    ]
+
+
+def test_rescued_segments_fill_the_archive_up(world: World) -> None:
+    """What production had not archived yet is found in the rescued folder, also by the server."""
+    lab = world.lab.clone("short")
+    rescued = world.home / "rescued"
+    rescued.mkdir()
+    shutil.copy(world.server.data / "pg_wal" / world.damage.segment, rescued)
+    lab.lose(world.damage.segment)
+    world.server.binaries.own(rescued)
+    provider = world.provider("short", lab=lab)
+    assert codes(provider, Target(kind=TargetKind.XID, value=str(world.damage.xid))) == ["RB303"]
+    assert codes(provider, latest(), lock_lsn=world.lock_lsn) == ["RB303"]
+    assert provider.check(latest(), lock_lsn=world.lock_lsn, rescued_wal=rescued) == []
+
+    plan = provider.plan(before_damage(world), rescued_wal=rescued)
+    try:
+        restored = provider.start(plan, quiet)
+
+        assert rows(restored.ref) == ALL_ROWS
+    finally:
+        provider.discard(plan.instance)
+
+
+def test_another_cluster_and_timeline_are_refused(world: World) -> None:
+    """A backup of somebody else's database is not restored, nor one that is no ancestor."""
+    target = before_damage(world)
+    lab = world.lab.clone("forked")
+    lab.add_history("00000003.history", "2\t0/1000000\tno recovery target specified\n")
+
+    assert codes(world.provider("other", system_identifier="1"), target) == ["RB305"]
+    assert "RB306" in codes(world.provider("line", lab=lab, timeline=3), target)
+    assert codes(world.provider("unknown", lab=lab, timeline=9), target) == ["RB302"]
+
+
+def test_a_copy_that_does_not_fit_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Space is asked for before the copy."""
+    monkeypatch.setattr("fixtures.providers.local.check.SPACE_FACTOR", 1e9)
+
+    assert codes(world.provider("space"), before_damage(world)) == ["RB308"]
+
+
+@pytest.mark.parametrize("case", targets())
+def test_each_target_restores_exactly_its_rows(world: World, fresh: LocalProvider, case: str) -> None:
+    """Inclusive and exclusive targets of every kind hold the rows they name, paused."""
+    target, expected = target_and_rows(world, case)
+
+    restored = fresh.start(fresh.plan(target), quiet)
+
+    assert rows(restored.ref) == expected
+    assert restored.paused
+    assert restored.stop_reason
+    if case.startswith(("xid", "time")):
+        mark = world.commits[expected[-1] - 1]
+        assert (restored.last_commit_xid, restored.last_commit_at) == (mark.xid, mark.at)
+    if case.startswith("latest-locked"):
+        assert restored.last_commit_xid == world.after.xid
+
+
+def test_a_paused_copy_moves_forward_only(world: World, fresh: LocalProvider) -> None:
+    """Advance reaches the later target without a new copy; backward is refused; promote ends it."""
+    first = fresh.plan(Target(kind=TargetKind.XID, value=str(world.commits[0].xid)))
+    later = fresh.plan(before_damage(world))
+    restored = fresh.start(first, quiet)
+    assert rows(restored.ref) == ALL_ROWS[:2]
+
+    moved = fresh.advance(restored.ref, later, quiet)
+
+    assert rows(moved.ref) == ALL_ROWS
+    with pytest.raises(ProviderError) as error:
+        fresh.advance(restored.ref, first, quiet)
+    assert error.value.code == "RB303"
+
+    promoted = fresh.promote(moved.ref)
+
+    assert (promoted.paused, promoted.timeline) == (False, 2)
+    assert fresh.promote(moved.ref) == promoted
+    assert fresh.attach(moved.ref) == promoted
+    assert fresh.start(later, quiet) == promoted
+    with pytest.raises(ProviderError):
+        fresh.advance(moved.ref, fresh.plan(latest()), quiet)
+    assert not [finding for finding in fresh.isolation(moved.ref) if not finding.holds]
+
+
+def test_a_new_process_joins_what_a_dead_one_began(world: World, fresh: LocalProvider) -> None:
+    """Prefetch is joined, a running instance attached, a stopped one started again, a stub redone."""
+    plan = fresh.plan(before_damage(world))
+    job = fresh.prefetch(plan)
+    assert job is not None
+    assert fresh.prefetch(plan) in {job, None}
+    ticks: list[Tick] = []
+    restored = fresh.start(plan, ticks.append, prefetched=job)
+    assert {"copy", "replay"} <= {tick.phase for tick in ticks}
+
+    again = world.lab.provider(fresh._site)
+
+    assert again.start(plan, quiet).stopped_at == restored.stopped_at
+    instance = Instance.of(fresh._site, restored.ref)
+    instance.stop(mode="immediate")
+    with pytest.raises(ProviderError) as error:
+        again.attach(restored.ref)
+    assert error.value.code == "RB312"
+    assert rows(again.start(plan, quiet).ref) == ALL_ROWS
+
+    instance.stop(mode="immediate")
+    instance.folder.data.rename(instance.folder.partial)
+    (instance.folder.partial / "PG_VERSION").unlink()
+
+    assert rows(again.start(plan, quiet).ref) == ALL_ROWS
+
+
+def test_a_damaged_base_backup_is_found_while_copying(world: World) -> None:
+    """The manifest's checksums are compared before anything is replayed."""
+    lab = world.lab.clone("bitrot")
+    lab.damage_backup()
+    provider = world.provider("bitrot", lab=lab)
+    plan = provider.plan(before_damage(world))
+
+    with pytest.raises(ProviderError) as error:
+        provider.start(plan, quiet)
+
+    assert error.value.code == "RB301"
+    provider.discard(plan.instance)
+
+
+def test_an_unreachable_store_is_not_the_end_of_the_log(world: World) -> None:
+    """A store that goes away between check and replay is a loud failure, and can be resumed."""
+    lab = world.lab.clone("away")
+    provider = world.provider("away", lab=lab)
+    plan = provider.plan(before_damage(world))
+    assert plan.backup is not None
+    instance = Instance.of(provider._site, plan.instance)
+    gone = False
+
+    def vanish(tick: Tick) -> None:
+        nonlocal gone
+        if tick.phase == "copy" and tick.done == tick.total and not gone:
+            lab.hide()
+            gone = True
+
+    with pytest.raises(ProviderError) as error:
+        provider.start(plan, vanish)
+    assert error.value.code in {"RB302", "RB309"}
+    lab.show()
+
+    restored = provider.start(plan, quiet)
+
+    assert rows(restored.ref) == ALL_ROWS
+    target = instance.folder.root / "segment"
+
+    def ask(name: str) -> int:
+        return run(["/bin/sh", instance.folder.script, name, target], timeout_s=20, check=False).returncode
+
+    first = segment_name(1, plan.backup.start_lsn.segment())
+    assert ask(first) == 0
+    assert ask("0000000100000000000000FF") == 1
+    lab.hide()
+    assert ask("0000000100000000000000FF") == 255
+    lab.show()
+    provider.discard(plan.instance)
+
+
+def test_a_damaged_segment_is_not_replayed(world: World) -> None:
+    """What was harmed in the store after the check stops the server; it is not the end of the log."""
+    lab = world.lab.clone("harmed")
+    provider = world.provider("harmed", lab=lab)
+    plan = provider.plan(before_damage(world))
+    lab.cut(world.commits[2].segment)
+
+    with pytest.raises(ProviderError) as error:
+        provider.start(plan, quiet)
+
+    assert error.value.code in {"RB302", "RB303"}  # found before or while it is replayed
+    assert "archive recovery complete" not in Instance.of(provider._site, plan.instance).log_text()
+    provider.discard(plan.instance)
+
+
+def test_a_killed_copy_is_taken_up_again(world: World, fresh: LocalProvider) -> None:
+    """A copy that died half-way is neither opened nor trusted; the next start completes it."""
+    plan = fresh.plan(before_damage(world))
+    job = fresh.prefetch(plan)
+    assert job is not None
+    end_job(job, first=signal.SIGKILL)
+    instance = Instance.of(fresh._site, plan.instance)
+    shutil.rmtree(instance.folder.data, ignore_errors=True)  # it may have been done already
+
+    assert rows(world.lab.provider(fresh._site).start(plan, quiet).ref) == ALL_ROWS
+
+
+def test_two_restores_at_once_do_not_meet(world: World) -> None:
+    """Two runs restore from one store at the same time, each into its own place."""
+    providers = [world.provider(name) for name in ("one", "two")]
+    plans = [provider.plan(before_damage(world)) for provider in providers]
+    jobs = [provider.prefetch(plan) for provider, plan in zip(providers, plans, strict=True)]
+
+    for provider, plan, job in zip(providers, plans, jobs, strict=True):
+        assert rows(provider.start(plan, quiet, prefetched=job).ref) == ALL_ROWS
+    for provider, plan in zip(providers, plans, strict=True):
+        provider.discard(plan.instance)
+
+
+def test_the_server_itself_fails_loudly_when_the_archive_goes(world: World) -> None:
+    """Replay that loses its archive half-way ends with a FATAL, not with a promotion."""
+    lab = world.lab.clone("mid")
+    provider = world.provider("mid", lab=lab)
+    plan = provider.plan(Target(kind=TargetKind.XID, value=str(world.commits[0].xid)))
+    restored = provider.start(plan, quiet)
+    lab.hide()
+
+    with connect(restored.ref.endpoint) as session:
+        session.do("SELECT pg_wal_replay_resume()")
+    instance = Instance.of(provider._site, restored.ref)
+    wait_for(lambda: not instance.runs(), timeout_s=30, what="the server has ended")
+
+    assert "archive unreadable" in instance.log_text()
+    assert "archive recovery complete" not in instance.log_text()
+    provider.discard(plan.instance)
+
+
+def test_isolation_is_red_for_a_copy_started_wrongly(world: World, fresh: LocalProvider) -> None:
+    """A copy with production's files and settings is seen for what it is."""
+    restored = fresh.start(fresh.plan(before_damage(world)), quiet)
+    assert not [finding for finding in fresh.isolation(restored.ref) if not finding.holds]
+    fresh.promote(restored.ref)
+    instance = Instance.of(fresh._site, restored.ref)
+    instance.stop()
+    data = instance.folder.data
+    instance.folder.write(
+        data / "postgresql.auto.conf",
+        f"archive_mode = 'on'\narchive_command = '{world.lab.archive_command}'\nprimary_conninfo = 'host=x'\n"
+        "listen_addresses = '127.0.0.1'\n",
+    )
+    instance.folder.write(data / "pg_hba.conf", "local all all trust\nhost all all 0.0.0.0/0 reject\n")
+    job = instance.server.start()
+    instance.server.wait_ready(job)
+    with connect(restored.ref.endpoint) as session:
+        session.do("CREATE FOREIGN DATA WRAPPER w")
+        session.do("CREATE SERVER far FOREIGN DATA WRAPPER w OPTIONS (host '127.0.0.1', port '1')")
+        session.do("SELECT pg_create_physical_replication_slot('left')")
+
+    broken = {finding.subject for finding in fresh.isolation(restored.ref) if not finding.holds}
+
+    assert "foreign servers" not in broken
+    with connect(restored.ref.endpoint) as session:
+        session.do(
+            sql.SQL("CREATE SERVER near FOREIGN DATA WRAPPER w OPTIONS (host {}, port {})").format(
+                str(world.server.sockets), str(world.server.port)
+            )
+        )
+    broken |= {finding.subject for finding in fresh.isolation(restored.ref) if not finding.holds}
+    assert "foreign servers" in broken
+    assert {
+        "archive_mode", "archive_command", "primary_conninfo", "listen_addresses", "replication slots",
+        "log-in rules", "production's archive", "socket's mode",
+        "isolation survives a restart (postgresql.auto.conf)",
+    } <= broken  # fmt: skip
+    instance.server.kill(job)
+
+
+def test_isolation_outlives_a_restart_without_options(world: World, fresh: LocalProvider) -> None:
+    """The isolation stands in the files: a bare restart does not bring production's settings back."""
+    restored = fresh.start(fresh.plan(before_damage(world)), quiet)
+    fresh.promote(restored.ref)
+    instance = Instance.of(fresh._site, restored.ref)
+    instance.stop()
+
+    job = instance.server.start()
+    instance.server.wait_ready(job)
+
+    assert not [finding for finding in fresh.isolation(restored.ref) if not finding.holds]
+    instance.server.kill(job)
+
+
+def test_settings_that_break_the_isolation_are_refused(world: World) -> None:
+    """[restore] settings are for memory, not for archive_mode."""
+    provider = world.provider("settings")
+    provider._site = replace(provider._site, settings={"archive_mode": "on"})
+    plan = provider.plan(before_damage(world))
+
+    with pytest.raises(ConfigError):
+        provider.start(plan, quiet)
+
+    provider.discard(plan.instance)
+
+
+def test_a_copy_becomes_fit_to_be_production_and_back(world: World, fresh: LocalProvider) -> None:
+    """Durable, production's settings, archived and read back, backed up, kept alive; then closed again."""
+    restored = _promoted(fresh, world)
+    archive, base_backups = world.home / f"a-{restored.ref.run_id}", world.home / f"b-{restored.ref.run_id}"
+
+    def admit() -> ServiceEndpoint:
+        return fresh.admit(
+            restored.ref,
+            captured(world),
+            archive=archive,
+            base_backups=base_backups,
+            supervisor=None,
+            allowed={},
+        )
+
+    service = admit()
+
+    assert service.durable
+    assert service.differences == ()
+    assert service.unprotected_since is None
+    assert (archive / service.archived_segment).stat().st_size == 16 * 1024 * 1024
+    assert (base_backups / service.base_backup / "backup_manifest").is_file()
+    assert any(line.startswith("archive_command: ") for line in service.allowed)
+    assert any(line.startswith("subscription postgres.feed: ") for line in service.allowed)
+    assert admit() == service
+
+    instance = Instance.of(fresh._site, restored.ref)
+    pid = instance.server.pid()
+    assert pid is not None
+    with connect(restored.ref.endpoint) as session:
+        shown = session.row(
+            "SELECT current_setting('work_mem'), current_setting('maintenance_work_mem'),"
+            " current_setting('temp_buffers')"
+        )
+        assert shown == ("5MB", "33MB", "8MB")
+        assert session.value("SELECT count(*) FROM pg_hba_file_rules WHERE 'app' = ANY(user_name)") == 1
+        assert session.value("SELECT count(*) FROM pg_subscription WHERE subenabled") == 0
+        session.do("INSERT INTO public.t VALUES (50, 'served')")
+    os.kill(pid, signal.SIGKILL)
+    wait_for(
+        lambda: instance.server.pid() not in {None, pid} and instance.answers(),
+        timeout_s=60,
+        what="the keeper restarted the server",
+    )
+    assert rows(restored.ref) == [*ALL_ROWS, 50]
+
+    # a process that knows nothing but the reference
+    other = world.lab.provider(fresh._site)
+    other.isolate(restored.ref)
+    other.isolate(restored.ref)
+
+    assert rows(restored.ref) == [*ALL_ROWS, 50]
+    assert not [finding for finding in other.isolation(restored.ref) if not finding.holds]
+    with connect(restored.ref.endpoint) as session:
+        assert (
+            session.value("SELECT reset_val FROM pg_settings WHERE name = 'default_transaction_read_only'")
+            == "on"
+        )
+        assert session.value("SELECT count(*) FROM pg_hba_file_rules WHERE user_name = ARRAY['all']") == 0
+    _restores_itself(world, archive, base_backups, restored)
+
+    again = admit()
+
+    assert again.durable
+    assert again.differences == ()
+
+
+def test_without_new_places_the_copy_is_unprotected(world: World, fresh: LocalProvider) -> None:
+    """It serves, and says since when nothing protects it; a setting production lacks is a difference."""
+    restored = _promoted(fresh, world)
+    wanted = captured(world)
+    wanted.settings["max_connections"] = "77"
+    wanted.settings["no_such.thing"] = "x"
+    wanted.roles["gone"] = "LOGIN"
+    wanted.roles["app"] += " CREATEDB"
+
+    service = fresh.admit(
+        restored.ref, wanted, archive=None, base_backups=None, supervisor=None,
+        allowed={"work_mem": "smaller machine"},
+    )  # fmt: skip
+
+    assert service.unprotected_since is not None
+    assert service.archived_segment == service.base_backup == ""
+    assert service.differences == (
+        "role app: none, production has CREATEDB",
+        "role gone: production has it, the copy has not",
+    )
+    with connect(restored.ref.endpoint) as session:
+        assert session.value("SELECT current_setting('max_connections')") == "77"
+        assert session.value("SELECT current_setting('archive_mode')") == "off"
+
+
+def test_the_teams_own_supervisor_takes_over(
+    world: World, fresh: LocalProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its command starts the server from PGDATA; isolating does not depend on it."""
+    monkeypatch.setattr("fixtures.providers.local.commission.COMES_BACK_S", 0.2)
+    restored = _promoted(fresh, world)
+    binaries = world.server.binaries
+    become = f"setpriv --reuid {binaries.user} --init-groups" if binaries.user else ""
+    start = f'{become} {binaries.tool("pg_ctl")} -D "$PGDATA" -W -l "$PGDATA/../own.log" start'
+
+    service = fresh.admit(
+        restored.ref,
+        captured(world),
+        archive=None,
+        base_backups=None,
+        supervisor=("sh", "-c", start),
+        allowed={},
+    )
+
+    assert service.durable
+    assert service.differences == ()
+    assert service.supervisor.startswith("sh -c")
+
+    fresh.isolate(restored.ref)
+
+    assert not [finding for finding in fresh.isolation(restored.ref) if not finding.holds]
+
+
+def test_the_old_archive_is_never_the_new_one(world: World, fresh: LocalProvider) -> None:
+    """Two timelines in one archive lose commits, and a filled folder is somebody's."""
+    restored = _promoted(fresh, world)
+    filled = world.home / "filled"
+    filled.mkdir(exist_ok=True)
+    (filled / "something").touch()
+
+    for archive in (*world.lab.places, world.lab.places[0] / "below", filled, world.server.data / "x"):
+        with pytest.raises(ProviderError) as error:
+            fresh.admit(
+                restored.ref, Capture(), archive=archive, base_backups=None, supervisor=None, allowed={}
+            )
+        assert error.value.code == "RB313"
+
+    assert not [finding for finding in fresh.isolation(restored.ref) if not finding.holds]
+
+
+def test_a_paused_copy_is_not_admitted(world: World, fresh: LocalProvider) -> None:
+    """Commissioning asks for a promoted instance."""
+    restored = fresh.start(fresh.plan(before_damage(world)), quiet)
+
+    with pytest.raises(ProviderError) as error:
+        fresh.admit(restored.ref, Capture(), archive=None, base_backups=None, supervisor=None, allowed={})
+
+    assert error.value.code == "RB313"
+
+
+def test_discard_removes_its_own_and_nothing_else(world: World) -> None:
+    """Twice is quiet, a folder without our marker is refused, so is another place."""
+    provider = world.provider("mine")
+    plan = provider.plan(before_damage(world))
+    restored = provider.start(plan, quiet)
+    pid = Instance.of(provider._site, restored.ref).server.pid()
+    assert pid is not None
+    marker = Path(restored.ref.name).parent / ".restore-runbook-mine"
+    kept = marker.rename(marker.with_name("elsewhere"))
+
+    with pytest.raises(ProviderError) as error:
+        provider.discard(restored.ref)
+    assert error.value.code == "RB312"
+    assert start_ticks(pid) is not None
+
+    kept.rename(marker)
+    with pytest.raises(ProviderError):
+        provider.discard(replace(restored.ref, name=str(world.server.data)))
+    provider.discard(restored.ref)
+    provider.discard(restored.ref)
+
+    assert start_ticks(pid) is None
+    assert not Path(restored.ref.name).parent.exists()
+    assert all(place.is_dir() for place in world.lab.places)
+
+
+def test_a_foreign_folder_is_not_restored_into(world: World) -> None:
+    """A run folder somebody filled is left alone."""
+    provider = world.provider("foreign")
+    plan = provider.plan(before_damage(world))
+    folder = Path(plan.instance.name).parent
+    folder.mkdir(parents=True)
+    (folder / "precious").touch()
+
+    for refused in (lambda: provider.prefetch(plan), lambda: provider.start(plan, quiet)):
+        with pytest.raises(ProviderError) as error:
+            refused()
+        assert error.value.code == "RB312"
+
+    assert (folder / "precious").exists()
+
+
+def test_a_restore_folder_inside_production_is_refused(world: World) -> None:
+    """Nothing is ever restored into production's data, archive or backups."""
+    provider = world.provider("inside")
+    for place in (world.server.data, world.lab.places[0] / "x", *world.lab.places):
+        inside = world.lab.provider(replace(provider._site, directory=place))
+
+        assert codes(inside, before_damage(world)) == ["RB311"]
+        with pytest.raises(ProviderError) as error:
+            inside.start(inside.plan(before_damage(world)), quiet)
+        assert error.value.code == "RB311"
+
+    assert not (world.server.data / "inside").exists()
+
+
+def test_it_offers_no_safety_copy(world: World) -> None:
+    """The safety copy is taken from production."""
+    with pytest.raises(UnsupportedError):
+        world.provider("none").safety_copy("branch")
+
+
+def _promoted(provider: LocalProvider, world: World) -> RestoredInstance:
+    restored = provider.start(provider.plan(before_damage(world)), quiet)
+    return provider.promote(restored.ref)
+
+
+def _restores_itself(world: World, archive: Path, base_backups: Path, restored: RestoredInstance) -> None:
+    """The new archive and the new backup serve a restore of their own, on the new timeline."""
+    site = world.site(f"{restored.ref.run_id}-2", timeline=restored.timeline)
+    provider = BaseBackupDirectory(BaseBackupProvider(base_backups=base_backups, archive=archive), site)
+    plan = provider.plan(Target(kind=TargetKind.SNAPSHOT, value=f"after-{restored.ref.run_id}"))
+    try:
+        assert rows(provider.start(plan, quiet).ref) == ALL_ROWS
+    finally:
+        provider.discard(plan.instance)
