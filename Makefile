@@ -20,8 +20,8 @@ $(STAMP): requirements.lock reports/package-lock.json
 
 setup: $(STAMP) ## Build .venv from the lock file, hashes verified
 
-drill: $(STAMP) ## Damage a throwaway production and run the whole runbook (DRILL= DISASTER= SEED= SCALE= MAJOR=)
-	@$(BIN)/pytest --drill=$(DRILL) $(if $(DISASTER),--disaster=$(DISASTER)) $(if $(SEED),--seed=$(SEED)) $(if $(SCALE),--scale=$(SCALE)) $(if $(MAJOR),--pg-major=$(MAJOR)) $(ARGS); \
+drill: $(STAMP) ## Damage a throwaway production and run the whole runbook (DRILL= PROVIDER= DISASTER= SEED= SCALE= MAJOR=)
+	@$(BIN)/pytest --drill=$(DRILL) $(if $(PROVIDER),--provider=$(PROVIDER)) $(if $(DISASTER),--disaster=$(DISASTER)) $(if $(SEED),--seed=$(SEED)) $(if $(SCALE),--scale=$(SCALE)) $(if $(MAJOR),--pg-major=$(MAJOR)) $(ARGS); \
 	code=$$?; echo "exit code $$code"; exit $$code
 
 image: $(STAMP) ## Build the image of a drill in containers from this machine's packages (MAJOR= TAG=)
