@@ -32,7 +32,7 @@ from fixtures.drill.audit_production import (
 )
 from fixtures.drill.audit_served import ServedAudit
 from fixtures.drill.bindings import ROOT
-from fixtures.drill.cluster import archive_command
+from fixtures.drill.cluster import Places, archive_command
 from fixtures.drill.record import end_world
 from fixtures.drill.verdicts import ask
 from fixtures.drill.witness import OPEN, TABLES, Ack, last_closing, read_doors
@@ -308,8 +308,9 @@ def test_a_served_database_that_archives_elsewhere(
 ) -> None:
     """A segment that does not reach the new archive is never a pass."""
     monkeypatch.setattr(audit_served, "ARCHIVED_S", 0.2)
+    monkeypatch.setattr(Places, "new_archive", property(lambda _: tmp_path))
 
-    found = ask("served_archived", lambda: restored.audit.archived(tmp_path))
+    found = ask("served_archived", restored.audit.archived)
 
     assert (found.verdict, found.stops) == (Verdict.COULD_NOT_VERIFY, True)
 
