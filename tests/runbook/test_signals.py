@@ -7,7 +7,16 @@ import os
 import signal
 
 import pytest
-from aftermath import CAUGHT, assert_interrupted, events, finish, processes_of, slow_copies, wait_for_world
+from aftermath import (
+    CAUGHT,
+    WAIT_S,
+    assert_interrupted,
+    events,
+    finish,
+    processes_of,
+    slow_copies,
+    wait_for_world,
+)
 from crash_world import open_incident
 
 from fixtures.command import wait_for
@@ -79,6 +88,35 @@ def test_a_drill_interrupted_after_its_cutover_is_switched_back(number, checkout
     assert (pack / "pack.json").exists()
     kept = next(check for check in checkout.summary()["audit"] if check["id"].endswith("every_row_kept"))
     assert kept["verdict"] == "pass"
+
+
+def test_a_drill_whose_output_nobody_reads_any_more_is_rolled_back_and_gone(checkout):
+    """`| head` has seen enough: a lost terminal, not a session that dies half way with its world running."""
+    child = checkout.start("--drill", "--seed=7")
+    checkout.wait_for_event(child, "test-started", test="s02.writes_locked")
+    world = checkout.world_folder()
+
+    child.stdout.close()
+
+    assert child.wait(timeout=WAIT_S) == 2
+    assert_gone(world)
+    assert_rolled_back(checkout)
+
+
+def test_a_rollback_goes_on_when_ctrl_c_ends_what_read_the_output(checkout):
+    """`| tee` gets the Ctrl-C, too, and every line of the rollback goes nowhere."""
+    checkout.edit('window = "3s"', 'window = "90s"')
+    child = checkout.start("--drill", "--seed=7")
+    checkout.wait_for_event(child, "test-started", test="s10.objectives_held")
+    world = checkout.world_folder()
+
+    child.stdout.close()
+    os.kill(child.pid, signal.SIGINT)
+
+    assert child.wait(timeout=WAIT_S) == 2
+    assert_gone(world)
+    assert_interrupted(checkout.folder, "s10.objectives_held")
+    assert_rolled_back(checkout)
 
 
 def test_an_incident_is_suspended_by_every_signal_and_goes_on(checkout, public_dir):

@@ -24,7 +24,8 @@ STEP_FILES = sorted((ROOT / "runbook_tests").glob("test_*.py"))
 
 #: rooms from the ground up; a room imports from lower floors only, never from its own floor
 FLOORS = (
-    ("fixtures.errors", "fixtures.files", "fixtures.interrupts", "fixtures.terminal", "fixtures.times"),
+    ("fixtures.terminal",),
+    ("fixtures.errors", "fixtures.files", "fixtures.interrupts", "fixtures.times"),
     ("fixtures.evidence", "fixtures.settings", "fixtures.manifest", "fixtures.gates", "fixtures.lease"),
     ("fixtures.config", "fixtures.journal", "fixtures.command", "fixtures.progress", "fixtures.scratch"),
     ("fixtures.state", "fixtures.postgres"),
