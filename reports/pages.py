@@ -82,15 +82,12 @@ def summary_page(summary: Summary, *, notice: str = "") -> str:
         summary: the run.
         notice: a sentence shown above everything, such as why the full report is missing.
     """
-    return _render(
-        "summary.html.j2", s=summary, notice=notice, auditor=AUDITOR,
-        budget=budget(summary.steps, summary.rto), latency=latency(summary.service),
-    )  # fmt: skip
+    return _render("summary.html.j2", s=summary, notice=notice)
 
 
 def banner(summary: Summary) -> str:
     """
-    Return the first screen as a fragment to put on top of another page.
+    Return the first screen as a fragment to put on top of another page, with the plain page behind a switch.
     """
     return _render("banner.html.j2", s=summary)
 
@@ -108,10 +105,11 @@ def tone(summary: Summary) -> str:
     return "good" if clean and not summary.break_glass and not summary.open_questions else "warn"
 
 
-def _render(name: str, **values: Any) -> str:  # noqa: ANN401 - template variables
+def _render(name: str, *, s: Summary, **values: Any) -> str:  # noqa: ANN401 - template variables
     env = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     env.globals.update(span=span, tone=tone, Status=Status)
-    return env.get_template(name).render(**values)
+    charts = {"budget": budget(s.steps, s.rto), "latency": latency(s.service)}
+    return env.get_template(name).render(s=s, auditor=AUDITOR, **charts, **values)

@@ -13,7 +13,8 @@ from fixtures.manifest import MANIFEST
 from reports.charts import budget, latency, span
 from reports.collect import collect
 from reports.headline import headline
-from reports.pages import summary_page, tone
+from reports.onefile import outside_references, visible_text
+from reports.pages import banner, summary_page, tone
 from reports.summary import (
     Objective,
     Sample,
@@ -301,6 +302,18 @@ def test_the_page_is_inert_and_escaped(journal):
         "PROTECTED",
     ):
         assert told in page
+
+
+def test_the_full_report_prints_every_figure(journal):
+    """On paper and on a telephone the application cannot be read: the plain page's content stands in its place."""
+    found = collect(journal.folder, exit_code=0)
+    top = banner(found)
+
+    shown = visible_text(top)
+    plain = visible_text(summary_page(found)).split("What happened", 1)[1]
+    assert [line for line in plain.splitlines() if line.strip() and line not in shown] == []
+    assert "@media print,(max-width:760px)" in top
+    assert outside_references(top) == []
 
 
 def test_verdicts_are_those_of_the_evidence():
