@@ -1,4 +1,4 @@
-"""A gate passed in a run: who is told, and what the journal keeps."""
+"""A gate or a change in a run: who is told, what the journal keeps, and what the screen makes of it."""
 
 from pathlib import Path
 
@@ -6,9 +6,12 @@ import pytest
 
 from fixtures.context import RunContext
 from fixtures.gates import Gate
+from fixtures.journal import Journal, Undo, When
 from fixtures.options import Request
 from fixtures.providers.base import Target, TargetKind
 from fixtures.runs import rehearse
+from fixtures.screen import writable
+from fixtures.state import LOCKING, fold
 
 CUTOVER = Gate(name="cutover", shown=("users move",), owner_types="stampcard", reviewer=True)
 
@@ -56,3 +59,19 @@ def test_nobody_is_paged_when_both_approve(begin, told: Path):
 
     assert {"owner", "reviewer"} == set(people)
     assert not told.exists()
+
+
+def test_a_confirmed_lock_is_on_screen_at_once(begin, tmp_path: Path):
+    """The state that is moved on as things happen says what the journal says, not one change less."""
+    run = begin("")
+    folder = tmp_path / "20260301T120000Z-abcd"
+    folder.mkdir()
+    run.journal = Journal(folder)
+    run.journal.open()
+
+    with run.change(LOCKING, undo=Undo(name="production_open", args={}, when=When.RELEASE)):
+        assert writable(run.state) == "production or neither: its lock was interrupted"
+
+    assert writable(run.state) == "neither; production is fenced"
+    assert writable(fold(run.journal.events)) == writable(run.state)
+    run.journal.close()
