@@ -106,3 +106,15 @@ def test_status_says_the_same():
 
     assert "fence: held" in lines
     assert "rollback target: production behind its fence" in lines
+
+
+def test_a_drill_whose_world_is_gone_offers_no_resume():
+    """Nothing is left to go on with or to undo, whatever the journal still holds open."""
+    gone = _state(actions=_declared("reachable"), open_undo={1: FENCE}, fenced=True, rolled_back=True)
+    gone.torn_down = True
+
+    shown = "\n".join(status_lines("20260301T120000Z-abcd", gone, running=False, now=NOW))
+
+    assert "next: nothing; the drill's world is gone (another drill: make drill)" in shown
+    assert "writable: nothing; the drill's world is gone" in shown
+    assert "--resume" not in shown
