@@ -1,5 +1,6 @@
-"""Server programs that cannot open production's backup are refused at step 0, before anything is copied."""
+"""Programs that are missing, or cannot open production's backup, are refused at step 0, before anything is copied."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,3 +60,21 @@ def test_programs_that_lack_what_the_backup_uses_are_refused_before_the_copy(cas
     journal = read_journal(quiet_shop.checkout / "reports" / "runs" / session.run_id)
     assert fold(journal).ended["exit_code"] == 4
     assert not [event for event in journal if event.kind in {"intent", "job"}]
+
+
+@pytest.mark.parametrize("tool", ["sync", "sh"])
+def test_a_missing_tool_is_told_by_the_plan_and_not_behind_the_lock(tool, quiet_shop, tmp_path):
+    """The copy's archive_command would hang without sync, and no job would start without sh."""
+    for folder in reversed(os.environ["PATH"].split(os.pathsep)):
+        for program in Path(folder).glob("*"):
+            if program.name != tool:
+                (tmp_path / program.name).unlink(missing_ok=True)
+                (tmp_path / program.name).symlink_to(program)
+
+    session = quiet_shop.run(
+        f"--config={quiet_shop.config}", "--target-time=latest", "--plan", env={"PATH": str(tmp_path)}
+    )
+
+    assert session.code == 4, session.output[-3000:]
+    assert f"MISSING programs: RB109 {tool} was not found" in session.output
+    assert f"HINT: install {tool}" in session.output
