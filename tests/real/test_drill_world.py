@@ -326,6 +326,20 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert all(start_ticks(job.pid) is None for job in jobs)
 
 
+def test_a_drill_that_would_fill_the_disk_is_not_begun(tmp_path):
+    """A scale with a zero too many is told at once, and not by a full disk half an hour later."""
+    record, folder = tmp_path / "world.json", tmp_path / "world"
+    with pytest.raises(ToolError, match="RB308 a drill with 20,000,000,000 users needs about") as told:
+        build_world(
+            run_id="r", folder=folder, record=record, shape=SMALL, seed=1, scale=20_000_000_000 / SMALL.users,
+            disaster="delete", progress=lambda _tick: None,
+        )  # fmt: skip
+
+    assert "--scale=1 is the default" in told.value.block()
+    assert not record.exists()
+    assert not folder.exists()
+
+
 @pytest.fixture(scope="module")
 def template(public_dir: Path, binaries: Any) -> Iterator[Server]:
     """A cheap server whose database is everything but the last migration."""
