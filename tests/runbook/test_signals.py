@@ -38,6 +38,7 @@ def test_nothing_is_left_of_a_drill_interrupted_while_its_world_is_built(first, 
 
     assert child.returncode == 2, output[-3000:]
     assert "Traceback" not in output
+    assert "interrupted before the run began: nothing is left of it; exit code 2" in output
     assert not world.exists()
     assert processes_of(world) == []
     assert list((checkout.root / "reports").glob("runs/*")) == []
