@@ -44,9 +44,9 @@ def isolation(checkout) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("major", MAJORS)
-def test_the_drill_restores_in_containers(major, contained, engine):
+def test_the_drill_restores_in_containers(contained, engine):
     """Every step passes on the image's own version, the outside audit agrees, and the engine is as before."""
+    major = MAJORS[0]  # the test of a stopped drill goes through all steps on the wheel's
     before = everything_in(engine)
 
     session = contained.run("--drill", f"--pg-major={major}", "--disaster=deploy", "--seed=7")

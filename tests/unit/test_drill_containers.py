@@ -32,7 +32,7 @@ def layout(short_folder):
     """A world's layout, its folders made."""
     made = Layout(
         run_id="20261128T000000Z-0000", folder=short_folder, run_folder=short_folder / "run", image="postgres:18",
-        network="n", subnet="172.20.0.0/16", port=5433, user=None,
+        subnet="172.20.0.0/16", port=5433, user=None,
     )  # fmt: skip
     made.programs.mkdir(parents=True)
     return made
