@@ -118,3 +118,13 @@ def test_a_drill_whose_world_is_gone_offers_no_resume():
     assert "next: nothing; the drill's world is gone (another drill: make drill)" in shown
     assert "writable: nothing; the drill's world is gone" in shown
     assert "--resume" not in shown
+
+
+def test_between_the_switch_and_the_gate_of_maintenance_nobody_is_told_of_an_accident():
+    """Users are not in yet, and only a switch that was not opened to them is under way."""
+    opened = Undo(name="fence_restored", args={}, when=When.ROLLBACK)
+
+    assert writable(_state(switched=True)).startswith("neither (a switch is under way")
+    assert writable(_state(switched=True, open_undo={1: opened})) == (
+        "the restored database, behind maintenance: users are not let in yet"
+    )
