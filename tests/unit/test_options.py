@@ -267,7 +267,7 @@ def test_an_unknown_drill_world_names_the_known():
     error = refusal("--drill=moonbase")
 
     assert error.code == "RB108"
-    assert error.hints == (f"known: {', '.join(DRILLS)}",)
+    assert error.hints[0] == f"known: {', '.join(DRILLS)}"
 
 
 def test_a_major_version_goes_with_containers():
