@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.errors import ProviderError
 from fixtures.postgres.lsn import Lsn, segment_name
 from fixtures.postgres.server import Server, free_port
 from fixtures.postgres.session import Endpoint, connect
@@ -23,6 +24,7 @@ from fixtures.production.state import (
     sizes,
     unlisted_databases,
 )
+from tests.limits import small_files
 
 CHEAP = {"fsync": "off", "listen_addresses": "", "autovacuum": "off"}
 BOUND_S = 20.0
@@ -245,7 +247,7 @@ def test_a_failing_archiver_is_bypassed(new_server: Callable[..., Server], way: 
 
 
 def test_a_down_productions_log_is_copied(new_server: Callable[..., Server]) -> None:
-    """Recycled segments are left out, archived ones too; without files nothing is claimed."""
+    """Recycled segments are left out, archived ones too; a full disk is named; without files nothing is claimed."""
     server, archive = archiving(new_server, "cp %p {archive}/%f")
     with connect(server.endpoint) as session:
         session.do("SELECT pg_switch_wal()")
@@ -258,6 +260,11 @@ def test_a_down_productions_log_is_copied(new_server: Callable[..., Server]) -> 
     newest = max((server.data / "pg_wal").glob("00000001" + "?" * 16))
     shutil.copy(newest, recycled)
 
+    with (
+        small_files(1024 * 1024),
+        pytest.raises(ProviderError, match=r"RB308[^$]*File too large[^$]*free space"),
+    ):
+        rescue_wal(server.endpoint, data_directory=server.data, folder=server.sockets / "rescued", **facts)
     rescued = rescue_wal(
         server.endpoint, data_directory=server.data, folder=server.sockets / "rescued", **facts
     )

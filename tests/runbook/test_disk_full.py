@@ -5,7 +5,6 @@ No privilege is needed: the writing process gets a limit on the size of its file
 system refuses the write in the middle, as it does on a full disk.
 """
 
-import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.postgres.binaries import Binaries
+from tests.limits import small_files
 from tests.runbook.incident_claims import arguments, assert_locked
 from tests.runbook.incident_sessions import Session
 from tests.runbook.incident_world import Shop, open_shop
@@ -85,17 +85,6 @@ def full(shop: Shop, *places: str) -> Iterator[None]:
             flag.unlink()
 
 
-@contextmanager
-def limited_sessions(size_bytes: int) -> Iterator[None]:
-    """Let sessions started meanwhile write no larger file."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def content(shop: Shop) -> tuple[object, ...]:
     """Return what production holds."""
     with shop.admin() as session:
@@ -138,7 +127,7 @@ def test_a_full_disk_is_named_and_freed_and_costs_nothing(shop):
             f"HINT: free space in {shop.home}/restored, then --resume",
         )  # fmt: skip
 
-    with limited_sessions(PACK_LIMIT):
+    with small_files(PACK_LIMIT):
         assert_failed(
             shop, shop.at_terminal(*resume), "RB409 the reconciliation pack could not be written",
             "packs/after-target.partial", "HINT: the safety copy still holds the rows; mend the cause and resume",
