@@ -246,7 +246,7 @@ def test_the_terminal_is_asked_for_what_no_flag_says(server, tmp_path, monkeypat
     assert main([f"--out={out}", "--owner=A. Keller"]) == 0
 
     assert not any("who leads" in question for question in asked)
-    assert len(asked) == 11
+    assert len(asked) == 13
     raw = tomllib.loads(out.read_text())
     assert raw["production"]["app_role"] == "nobody_much"
     assert raw["production"]["name"] == UNSET
