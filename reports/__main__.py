@@ -16,7 +16,7 @@ from reports import history
 from reports.charts import span
 from reports.publish import publish
 from reports.seal import verify
-from reports.trend import refuse_old, trend
+from reports.trend import DRILLS, refuse_old, trend
 
 RUNS: Final = Path(__file__).parent / "runs"
 
@@ -35,6 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--history", action="store_true", help="list finished runs instead")
     parser.add_argument("--trend", action="store_true", help="show how drills have gone over time instead")
     parser.add_argument(
+        "--kind",
+        choices=DRILLS,
+        help="with --trend: drills on a throwaway production, or on the real backup; default: both",
+    )
+    parser.add_argument(
         "--max-age",
         type=_days,
         metavar="DAYS",
@@ -46,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _list(options.runs.parent / history.FILE)
             return int(ExitCode.SERVED)
         if options.trend or options.max_age is not None:
-            return _trend(options.runs.parent / history.FILE, options.max_age)
+            return _trend(options.runs.parent / history.FILE, options.max_age, options.kind)
         run_dir = _find(options.runs, options.run)
         if options.verify:
             return _verify(run_dir, options.signers, options.signer)
@@ -90,8 +95,9 @@ def _list(path: Path) -> None:
         sys.stdout.write(f"{line.run_id}  {line.mode:<8}  {figures}  {line.verdict}\n")
 
 
-def _trend(path: Path, max_age: float | None) -> int:
-    lines, now = history.read(path), datetime.now(UTC)
+def _trend(path: Path, max_age: float | None, kind: str | None) -> int:
+    now = datetime.now(UTC)
+    lines = [line for line in history.read(path) if kind in {None, line.mode}]
     for text in trend(lines, now=now):
         sys.stdout.write(f"{text}\n")
     if max_age is not None:

@@ -18,8 +18,9 @@ from reports.history import Line
 RECENT: Final = 5
 #: drills listed
 LISTED: Final = 20
-#: mode of a drill's line
-DRILL: Final = "drill"
+#: modes of drills: on a throwaway production, and on the real backup
+DRILLS: Final = ("drill", "stage")
+STAGE: Final = DRILLS[1]
 _BARS: Final = "▁▂▃▄▅▆▇█"
 
 
@@ -28,7 +29,7 @@ def trend(lines: Sequence[Line], *, now: datetime) -> Iterator[str]:
     Yield the trend of drills as lines of text, oldest drill first.
 
     Args:
-        lines: the whole history, oldest run first; incidents and inspections are left out.
+        lines: the whole history; incidents and inspections are left out.
         now: aware UTC.
     """
     drills = _drills(lines)
@@ -38,15 +39,17 @@ def trend(lines: Sequence[Line], *, now: datetime) -> Iterator[str]:
     green = [line for line in drills if _is_green(line)]
     for line in drills[-LISTED:]:
         mark = "green" if _is_green(line) else f"code {line.exit_code}"
-        yield (
-            f"{line.at:%Y-%m-%d %H:%MZ}  {line.disaster or '-':<9} {mark:<8} RTO {span(line.rto_s):<10} "
-            f"RPO {span(line.rpo_s):<10} {line.run_id}"
-        )
+        figures = f"RTO {span(line.rto_s):<10} RPO {span(line.rpo_s):<10}"
+        if line.mode == STAGE:
+            figures = f"restore and verify {span(line.restore_and_verify_s):<10}"
+        what = f"{line.bindings or line.mode} {line.disaster}"
+        yield f"{line.at:%Y-%m-%d %H:%MZ}  {what:<21} {mark:<8} {figures:<30} {line.run_id}"
     if len(drills) > LISTED:
         yield f"... and {len(drills) - LISTED} earlier ones"
     yield f"{len(drills)} drill(s), {len(green)} green; {_age(green, now)}"
     yield from _figure("RTO", green, lambda line: line.rto_s)
     yield from _figure("RPO", green, lambda line: line.rpo_s)
+    yield from _figure("restore and verify", green, lambda line: line.restore_and_verify_s)
     yield from _slowest(green)
 
 
@@ -69,7 +72,7 @@ def refuse_old(lines: Sequence[Line], *, days: float, now: datetime, where: str)
 
 
 def _drills(lines: Sequence[Line]) -> list[Line]:
-    return sorted((line for line in lines if line.mode == DRILL), key=lambda line: line.at)
+    return sorted((line for line in lines if line.mode in DRILLS), key=lambda line: line.at)
 
 
 def _is_green(line: Line) -> bool:

@@ -32,7 +32,17 @@ FOREIGN = {
 }  # fmt: skip
 #: what our other programs take; asked of themselves below
 OTHERS = {
-    "reports": {"--verify", "--history", "--key", "--signers", "--signer", "--runs", "--trend", "--max-age"},
+    "reports": {
+        "--verify",
+        "--history",
+        "--key",
+        "--signers",
+        "--signer",
+        "--runs",
+        "--trend",
+        "--max-age",
+        "--kind",
+    },
     "init": {option for action in adoption_parser()._actions for option in action.option_strings},
 }
 

@@ -105,6 +105,22 @@ def test_the_command_ends_with_1_when_it_is_too_old(tmp_path, capsys):
     assert main([f"--runs={runs}", "--max-age=7"]) == 0
 
 
+def test_drills_on_the_real_backup_have_a_figure_of_their_own(tmp_path, capsys):
+    """They have no RTO; a green one is a green drill, and one kind can be asked for alone."""
+    stage = line(1, mode="stage", rto=None, rpo=None).model_copy(
+        update={"at": datetime.now(UTC), "restore_and_verify_s": 90.0, "bindings": "restore-only"}
+    )
+    (tmp_path / "history.jsonl").write_text(json.dumps(stage.model_dump(mode="json")) + "\n")
+    asked = (f"--runs={tmp_path}/runs", "--trend", "--max-age=7")
+
+    assert main(asked) == 0
+    said = capsys.readouterr().out
+    assert "restore-only" in said
+    assert "restore and verify of the last 1 green: median 1 min 30 s" in said
+    assert main([*asked, "--kind=stage"]) == 0
+    assert main([*asked, "--kind=drill"]) == 1
+
+
 @pytest.mark.parametrize("age", ["0", "-1", "soon", "nan"])
 def test_an_age_that_means_nothing_is_refused(tmp_path, age):
     """It would be a check that always passes, or never."""
