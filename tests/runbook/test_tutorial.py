@@ -103,6 +103,8 @@ def test_every_command_of_the_tutorial_does_what_it_says(shop):
             stderr=subprocess.STDOUT, text=True, start_new_session=True, timeout=COMMAND_S, check=False,
         )  # fmt: skip
         assert done.returncode == said, f"{command}\n{done.stdout[-6000:]}"
+        if "--inspect" in command:
+            assert_no_cutover_with_gaps(shop, checkout)
         outputs[command.partition(" #")[0].strip()] = done.stdout
     told = "".join(outputs.values())
 
@@ -111,11 +113,23 @@ def test_every_command_of_the_tutorial_does_what_it_says(shop):
     assert re.search(r"production\.toml:\d+: app\.maintenance\.on is not set yet", told)
     inspected = next(output for command, output in outputs.items() if "--inspect" in command)
     assert "test_it_stands_exactly_at_the_target PASSED" in inspected
-    assert list((shop.home / "restored").rglob("postmaster.pid")) == []
+    assert list((shop.home / "restored").rglob("*")) == []
     assert PASSWORD not in told
     assert shop.access_rules() == rules
     assert shop.get("/up") == 200
     assert UNSET in (checkout / "production.toml").read_text()
+
+
+def assert_no_cutover_with_gaps(shop: Shop, checkout: Path) -> None:
+    """What an inspection could do without, its cutover cannot: refused by name and line, the copy stays."""
+    assert list((shop.home / "restored").rglob("postmaster.pid")) != []
+    refused = subprocess.run(
+        [sys.executable, "-m", "pytest", "--resume", "--cutover"], cwd=checkout, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, timeout=COMMAND_S,
+        env={**os.environ, "SHOP_DBA_PASSWORD": PASSWORD}, check=False,
+    )  # fmt: skip
+    assert refused.returncode == 4, refused.stdout
+    assert re.search(r"RB105.*\n.*production\.toml:\d+: app\.served_url is not set yet", refused.stdout)
 
 
 def test_the_tutorial_shows_its_commands_where_they_are_run():
