@@ -159,12 +159,28 @@ def test_ledgers_are_recognised(written):
     )
 
 
-def test_a_heartbeat_that_beats_is_configured(written):
+BEATS = "INSERT INTO public.heartbeat SELECT clock_timestamp() + (n - {past}) * interval '1 second' FROM generate_series(1, 60) n"
+
+
+def test_a_heartbeat_that_beats_is_configured(server, tmp_path):
     """Its rhythm is measured."""
-    heartbeat = load_config(filled(written)).settings.databases[0].heartbeat
+    # the newest lies an hour ahead: however slow the machine is, it has not stopped
+    script(server.endpoint.on("shop"), "TRUNCATE public.heartbeat", BEATS.format(past=-3600))
+    init(server, tmp_path / "p.toml")
+
+    heartbeat = load_config(filled(tmp_path / "p.toml")).settings.databases[0].heartbeat
 
     assert (heartbeat.table, heartbeat.column) == ("public.heartbeat", "at")
-    assert 2 < heartbeat.interval.total_seconds() < 30
+    assert heartbeat.interval.total_seconds() == 4
+
+
+def test_a_heartbeat_that_stopped_is_only_proposed(server, tmp_path):
+    """A check that would be red in every restore is a person's to take."""
+    script(server.endpoint.on("shop"), "TRUNCATE public.heartbeat", BEATS.format(past=3600))
+    init(server, tmp_path / "p.toml")
+
+    assert load_config(filled(tmp_path / "p.toml")).settings.databases[0].heartbeat is None
+    assert '# table = "public.heartbeat"' in (tmp_path / "p.toml").read_text()
 
 
 def test_a_name_cannot_leave_its_comment_or_its_string(written):
@@ -384,6 +400,14 @@ def test_a_password_in_the_connection_string_is_refused(tmp_path, capsys, text):
     refusal(capsys, "RB105", "password_env")
 
 
+def test_a_flag_that_does_not_exist_is_refused(tmp_path, capsys):
+    """Nor is a shortened one taken for another."""
+    assert main(["--dns=host=db"]) == 4
+    refusal(capsys, "RB101", "--dns=host=db", "make init ARGS=--help")
+    assert main([f"--ou={tmp_path}/p.toml"]) == 4
+    refusal(capsys, "RB101")
+
+
 def test_without_a_terminal_the_connection_must_be_given(tmp_path, capsys):
     """Nothing is guessed."""
     assert main([f"--out={tmp_path}/p.toml"]) == 4
@@ -394,6 +418,19 @@ def test_the_reviewer_is_not_the_owner(server, tmp_path, capsys):
     """Two people, from the first file on."""
     assert init(server, tmp_path / "p.toml", "--owner=A", "--reviewer=A") == 4
     refusal(capsys, "RB101", "another person")
+
+
+def test_nobody_waits_behind_a_lock(server, tmp_path, capsys):
+    """A table that is locked ends the inspection in seconds; it neither waits nor makes others wait."""
+    with connect(server.endpoint.on("shop")) as session:
+        session.do("BEGIN")
+        session.do('LOCK TABLE "Sales"."Order" IN ACCESS EXCLUSIVE MODE')
+
+        assert init(server, tmp_path / "p.toml") == 4
+
+        session.do("ROLLBACK")
+    refusal(capsys, "RB502", "55P03", "try again later")
+    assert not (tmp_path / "p.toml").exists()
 
 
 def test_a_role_without_privileges_is_refused(server, tmp_path, capsys):
