@@ -11,16 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.command import exit_status, run, spawn, wait_for
+from fixtures.command import end_job, exit_status, run, spawn, wait_for
 from fixtures.drill import clean as cleaning
 from fixtures.drill.containers import broker as brokers
+from fixtures.drill.containers import engine as engines
 from fixtures.drill.containers import probes
 from fixtures.drill.containers.broker import Broker, Call
+from fixtures.drill.containers.engine import Engine
 from fixtures.drill.containers.layout import Layout
 from fixtures.drill.containers.server import address_of
 from fixtures.drill.ground import choose_image
 from fixtures.drill.record import Record
-from fixtures.errors import UsageError
+from fixtures.errors import ToolError, UsageError
 from fixtures.journal import Journal
 from fixtures.settings import Containers
 
@@ -79,13 +81,12 @@ def test_a_major_version_is_one_of_the_configured():
     """The first is the default; another than the configured ones is refused by name."""
     configured = Containers(image="mine/pg:{major}", majors=(17, 16))
 
-    assert choose_image(configured, None).name == "mine/pg:17"
-    assert choose_image(configured, 16).major == 16
+    assert choose_image(configured, None, provider="basebackup").name == "mine/pg:17"
+    assert choose_image(configured, 16, provider="basebackup").major == 16
     with pytest.raises(UsageError, match="PostgreSQL 15 is not among the configured"):
-        choose_image(configured, 15)
-
-
-# -- what a probe proves -----------------------------------------------------------------------------
+        choose_image(configured, 15, provider="basebackup")
+    with pytest.raises(UsageError, match="goes through the provider basebackup"):
+        choose_image(configured, 16, provider="pgbackrest")
 
 
 class Container:
@@ -97,6 +98,78 @@ class Container:
     def exec_run(self, *_, **__):
         """Return the one answer."""
         return self.answer
+
+
+# -- where the engine is -----------------------------------------------------------------------------
+
+
+class Box(Container):
+    """A toolbox whose process and whose view of the proof the test chooses."""
+
+    def __init__(self, said):
+        super().__init__(0, said)
+        self.attrs = {}
+
+    def start(self):
+        """Do nothing."""
+
+    def reload(self):
+        """Do nothing."""
+
+
+class Client:
+    """An engine that makes one toolbox and knows one image."""
+
+    def __init__(self, box):
+        self.containers = self.images = self
+        self.box, self.attrs = box, {"Config": {"Volumes": None}}
+
+    def create(self, *_, **__):
+        """Return the toolbox."""
+        return self.box
+
+    def get(self, _):
+        """Return the image."""
+        return self
+
+
+@pytest.mark.parametrize(
+    ("here", "user", "accepted"), [(True, 0, True), (False, 0, False), (True, 1, False)],
+    ids=["ours", "elsewhere", "rootless"],
+)  # fmt: skip
+def test_only_an_engine_that_shares_this_machine_is_used(here, user, accepted, layout, tmp_path, monkeypatch):
+    """Its process must be one of this machine's, and our file must be ours inside as well."""
+    monkeypatch.setattr(engines, "SEEN_S", 0.5)
+    proof = layout.folder / "programs" / "proof"
+    proof.touch()
+    job = spawn(["tail", "-f", proof if here else "/dev/null"], name="tail", folder=tmp_path)
+    box = Box(f"{layout.run_id} {os.geteuid() + user}\n")
+    wait_for(lambda: _child_of(job.pid) is not None, timeout_s=20, what="tail runs")
+    box.attrs = {"State": {"Pid": _child_of(job.pid)}}
+    try:
+        if accepted:
+            Engine(Client(box)).start_toolbox(layout)
+        else:
+            with pytest.raises(ToolError, match="RB704"):
+                Engine(Client(box)).start_toolbox(layout)
+    finally:
+        end_job(job)
+
+
+def _child_of(pid):
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return next((int(each) for each in children if argv_of(each)[0] == "tail"), None)
+
+
+def argv_of(pid) -> list[str]:
+    """Return a process's command line, one empty word when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return [""]
+
+
+# -- what a probe proves -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -211,10 +284,9 @@ def test_a_signal_to_the_shim_reaches_the_program(number, told, program, tmp_pat
     job = spawn([program, "wait", tmp_path / "told"], name="j", folder=tmp_path)
     wait_for(lambda: "waiting" in job.err.read_text(), timeout_s=20, what="the program waits")
     shim = next(
-        int(entry.parent.name)
-        for entry in Path("/proc").glob("[0-9]*/cmdline")
-        if str(program).encode() in entry.read_bytes().split(b"\0")[1:3]
-        and b"-IS" in entry.read_bytes().split(b"\0")[:2]
+        int(entry.name)
+        for entry in Path("/proc").glob("[0-9]*")
+        if argv_of(entry.name)[1:3] == ["-IS", str(program)]
     )
 
     os.kill(shim, number)
