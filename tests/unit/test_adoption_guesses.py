@@ -1,13 +1,17 @@
 """What names mean to a first configuration, and what a production like this is advised to do."""
 
+import tomllib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from fixtures.adoption.advice import advise, backup_tool
-from fixtures.adoption.facts import Archiver, Cluster, Findings
+from fixtures.adoption.answers import Answers
+from fixtures.adoption.facts import Archiver, Cluster, Database, Findings
+from fixtures.adoption.render import text_of
 from fixtures.adoption.words import is_passing, is_personal, singular, snake, words
+from fixtures.config import UNSET
 
 HEALTHY = Cluster(
     version="18.1", major=18, system_identifier="7", timeline=1, role="dba", superuser=True,
@@ -142,6 +146,29 @@ def test_a_quiet_archive_says_since_when():
     told = facts(replace(HEALTHY, archiver=old, settings={**HEALTHY.settings, "archive_timeout": "0"}))
 
     assert "nothing makes a quiet production archive" in told
+
+
+def provider_of(command):
+    """Return the provider's table that is written for a production that archives so."""
+    cluster = replace(HEALTHY, settings={**HEALTHY.settings, "archive_command": command})
+    shop = Database(name="shop", size_bytes=1, closed="a test", extensions={})
+    text = text_of(
+        Findings(cluster=cluster, databases=(shop,), empty=()), Answers(), invariants={}, advice=[],
+        data_directory=None, at=datetime.now(UTC),
+    )  # fmt: skip
+    return tomllib.loads(text)["provider"]
+
+
+def test_the_provider_is_the_tool_that_archives():
+    """Its required keys are taken from production's own command, or left to a person."""
+    assert provider_of("pgbackrest --stanza=shop-1 archive-push %p") == {
+        "name": "pgbackrest", "pgbackrest": {"stanza": "shop-1"},
+    }  # fmt: skip
+    assert provider_of("pgbackrest archive-push %p")["pgbackrest"] == {"stanza": UNSET}
+    assert provider_of("pg_probackup archive-push") == {"name": UNSET}
+    assert provider_of("cp %p /archive/%f") == {
+        "name": "basebackup", "basebackup": {"base_backups": UNSET, "archive": UNSET},
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
