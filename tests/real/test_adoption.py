@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fixtures import terminal
-from fixtures.adoption import inspection
+from fixtures.adoption import inspection, invariants
 from fixtures.adoption.__main__ import main
 from fixtures.adoption.facts import Findings
 from fixtures.checks import Subject, sanity
@@ -222,6 +222,32 @@ def test_what_does_not_hold_is_told_and_not_proposed(written):
     assert '# name = "no Sales.Order.cents is below zero"' in written.read_text()
 
 
+def test_a_large_table_is_not_read_for_a_proposal(server, tmp_path, monkeypatch):
+    """Only what an index answers is asked; the other questions stand as comments, with the reason."""
+    monkeypatch.setattr(invariants, "READ_WHOLE_BYTES", 0)
+    init(server, tmp_path / "p.toml")
+
+    databases = load_config(filled(tmp_path / "p.toml")).settings.databases
+    text = (tmp_path / "p.toml").read_text()
+
+    assert [one.name for database in databases for one in database.sanity] == [
+        "Sales.Order holds recent events"
+    ]
+    assert (
+        "too large to be read whole for a proposal): every Sales.shipments.order_id is in Sales.Order" in text
+    )
+
+
+def test_a_question_that_takes_too_long_is_given_up(server, tmp_path, monkeypatch):
+    """Once the time for one database is over, nothing more is asked of it."""
+    monkeypatch.setattr(invariants, "DATABASE_S", -1.0)
+    init(server, tmp_path / "p.toml")
+
+    assert (
+        "# not asked (the questions to this database took -1 s already)" in (tmp_path / "p.toml").read_text()
+    )
+
+
 def test_what_was_said_is_written(server, tmp_path):
     """Flags leave fewer gaps, folders become absolute."""
     out = tmp_path / "p.toml"
@@ -296,6 +322,21 @@ def test_no_secret_is_written_or_said(written, capsys):
     """The password stands nowhere; its variable's name does."""
     assert PASSWORD not in written.read_text()
     assert PASSWORD not in "".join(capsys.readouterr())
+
+
+def test_what_is_left_is_listed_with_its_line(server, tmp_path, capsys):
+    """By its whole key, and what it means."""
+    init(server, tmp_path / "p.toml")
+
+    said = capsys.readouterr().out
+    line = next(
+        n
+        for n, text in enumerate((tmp_path / "p.toml").read_text().splitlines(), 1)
+        if text.startswith("served_url")
+    )
+    assert f"p.toml:{line}: app.served_url: 2xx while users are served" in said
+    assert f"{said.count('  p.toml:')} key(s) are left for you" in said
+    assert f"pytest --config={tmp_path}/p.toml --plan" in said
 
 
 def test_warnings_say_what_to_do(server, tmp_path, capsys):
