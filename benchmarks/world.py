@@ -17,7 +17,7 @@ from typing import Final
 
 from psycopg import sql
 
-from fixtures.command import run
+from fixtures.command import run, wait_for
 from fixtures.postgres.binaries import embedded_binaries
 from fixtures.postgres.server import Server, free_port
 from fixtures.postgres.session import Endpoint, connect
@@ -28,6 +28,8 @@ SETTINGS: Final = {
     "autovacuum": "off", "listen_addresses": "", "maintenance_work_mem": "256MB",
 }  # fmt: skip
 LOAD_S: Final = 3600.0
+#: seconds for a closed connection's process to end
+ENDED_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,22 +103,40 @@ class World:
 
     def _cpu(self) -> float:
         """Add up this process, its children that ended, and every process of the server, ended or not."""
+        # a backend that is just ending would be counted neither by itself nor by its parent
+        wait_for(lambda: not self._backends(), timeout_s=ENDED_S, what="the server's connections have ended")
         own = os.times()
         total = own.user + own.system + own.children_user + own.children_system
-        postmaster = self.server.pid()
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                name, _, rest = stat.read_text().rpartition(")")
-            except OSError:  # ended meanwhile; its parent has its time
-                continue
-            words = rest.split()
-            number, parent = int(name.split()[0]), int(words[1])
-            ticks = [int(word) for word in words[11:15]]
-            if number == postmaster:
+        for number, parent, ticks in _processes():
+            if number == self.server.pid():
                 total += sum(ticks) / os.sysconf("SC_CLK_TCK")
-            elif parent == postmaster:
+            elif parent == self.server.pid():
                 total += sum(ticks[:2]) / os.sysconf("SC_CLK_TCK")
         return total
+
+    def _backends(self) -> list[int]:
+        postmaster = self.server.pid()
+        return [number for number, parent, _ in _processes() if parent == postmaster and _serves(number)]
+
+
+def _processes() -> Iterator[tuple[int, int, list[int]]]:
+    """Yield pid, parent, and ticks: user and system, own and of children that ended."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = stat.read_text().rpartition(")")
+        except OSError:  # ended meanwhile
+            continue
+        words = rest.split()
+        yield int(name.split()[0]), int(words[1]), [int(word) for word in words[11:15]]
+
+
+def _serves(number: int) -> bool:
+    """Whether a server process is, or just was, a connection's or a parallel worker."""
+    try:
+        title = (Path("/proc") / str(number) / "cmdline").read_text()
+    except OSError:
+        return False
+    return "[local]" in title or "parallel worker" in title or not title
 
 
 @contextmanager
