@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DRILL ?= embedded
 BENCH ?= content
 .DEFAULT_GOAL := help
-.PHONY: help setup drill image test check init report plan history clean-drill docs lock bench
+.PHONY: help setup drill image test check init report plan history clean-drill docs lock bench manifest
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ check: $(STAMP) ## Format, lint, types and fast tests
 
 init: $(STAMP) ## Look at production, read-only, and write a first configuration (ARGS="--dsn=... --out=FILE")
 	@$(BIN)/python -m fixtures.adoption $(ARGS)
+
+manifest: $(STAMP) ## Take an integrity manifest, to be stored beside the backups (ARGS="--config=... --dsn=...")
+	@$(BIN)/python -m fixtures.attest $(ARGS)
 
 plan: $(STAMP) ## Show what a restore would do; changes nothing (ARGS="--target-time=...")
 	@$(BIN)/pytest --plan $(ARGS)

@@ -10,16 +10,14 @@ import hashlib
 from pathlib import Path
 from typing import Final
 
-from fixtures.command import find_tool, run
-from fixtures.errors import RunbookError, ToolError
+from fixtures.errors import RunbookError
+from fixtures.signatures import check_signature, sign
 
 SUMS: Final = "SHA256SUMS"
 SIGNATURE: Final = f"{SUMS}.sig"
-NAMESPACE: Final = "restore-runbook"
 #: row data, secrets and what lives on after the run: never part of what is handed out
 EXCLUDED: Final = frozenset({"packs", "secrets", "safety", "safety-copy", "rescued-wal", "inbox", "lease"})
 EXCLUDED_FILES: Final = frozenset({"bindings.json", "world.json", SUMS, SIGNATURE})
-SIGN_S: Final = 120.0
 _BLOCK: Final = 1 << 20
 
 
@@ -60,18 +58,6 @@ def seal(run_dir: Path, *, key: Path | None = None) -> Path:
     return sums
 
 
-def sign(sums: Path, *, key: Path) -> Path:
-    """
-    Sign a file; the signature is written beside it.
-
-    Raises:
-        ToolError: RB407 when ssh-keygen refuses, RB109 when there is none.
-    """
-    program = find_tool("ssh-keygen")
-    run([program, "-Y", "sign", "-f", key, "-n", NAMESPACE, sums], timeout_s=SIGN_S)
-    return sums.with_name(f"{sums.name}.sig")
-
-
 def verify(run_dir: Path, *, allowed_signers: Path | None = None, signer: str = "") -> list[str]:
     """
     Return everything that does not match, one sentence each; empty when all does.
@@ -104,23 +90,8 @@ def verify(run_dir: Path, *, allowed_signers: Path | None = None, signer: str = 
         if _digest(present[name]) != recorded[name]
     ]
     if allowed_signers is not None:
-        problems += _check_signature(sums, allowed_signers, signer)
+        problems += check_signature(sums, allowed_signers=allowed_signers, signer=signer)
     return problems
-
-
-def _check_signature(sums: Path, allowed_signers: Path, signer: str) -> list[str]:
-    signature = sums.with_name(SIGNATURE)
-    if not signature.exists():
-        return [f"{SUMS} is not signed"]
-    argv: list[str | Path] = [
-        find_tool("ssh-keygen"), "-Y", "verify", "-f", allowed_signers, "-I", signer, "-n", NAMESPACE,
-        "-s", signature,
-    ]  # fmt: skip
-    try:
-        run(argv, timeout_s=SIGN_S, stdin=sums.read_text(encoding="utf-8"))
-    except ToolError:
-        return [f"the signature of {SUMS} is not {signer or 'that of an allowed signer'}'s"]
-    return []
 
 
 def _digest(path: Path) -> str:
