@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,14 @@ from typing import Any
 import pytest
 from aftermath import finish, kill, processes_of
 
-from fixtures.command import wait_for
+from fixtures.command import run, wait_for
 from fixtures.journal import read_journal
 from fixtures.manifest import CLOSE_OUT, STAGED
 from fixtures.postgres.binaries import Binaries
 from fixtures.state import RunState, fold
-from tests.runbook.incident_parts import PASSWORD_ENV
+from tests.runbook.incident_parts import PASSWORD, PASSWORD_ENV
 from tests.runbook.incident_sessions import Session
-from tests.runbook.incident_world import Shop, open_shop
+from tests.runbook.incident_world import ROOT, Shop, open_shop
 
 DRILL = "--drill=restore-only"
 WRITTEN = "SELECT sum(tup_inserted), sum(tup_updated), sum(tup_deleted) FROM pg_stat_database"
@@ -128,6 +129,31 @@ def test_the_real_backup_is_restored_verified_and_discarded(config):
     assert (line["mode"], line["rto_s"]) == ("stage", None)
     assert line["restore_and_verify_s"] == stage["restore_and_verify_s"]
     assert Path(summary["ticket"]).is_relative_to(folder_of(shop, session))
+
+
+def test_a_drill_at_a_manifests_moment_compares_everything(config):
+    """A manifest taken of the quiet production names the target; the copy equals it, and the summary says so."""
+    shop = config
+    shop.config.write_text(shop.config.read_text() + f'\n[integrity]\nmanifests = "{shop.home}/manifests"\n')
+    taken = run(
+        [sys.executable, "-m", "fixtures.attest", f"--config={shop.config}", "--wait=30s"], timeout_s=120, cwd=ROOT,
+        env={PASSWORD_ENV: PASSWORD},
+    )  # fmt: skip
+    target = re.findall(r"--target-name=\S+", taken.stdout)
+    assert len(target) == 1, taken.stdout
+    shop.archive_everything()
+    shop.archive_everything()
+
+    session = drill(shop, *target)
+
+    assert session.code == 0, session.output[-4000:]
+    checks = summary_of(shop, session)["checks"]
+    compared = {check["id"]: check for check in checks if check["source"].startswith("integrity manifest of")}
+    names = ("manifest", "manifest_structure", "manifest_sequences")
+    assert {name: check["verdict"] for name, check in compared.items()} == {
+        f"content.{name}:{database}": "pass" for name in names for database in ("shop", "shop_history")
+    }
+    assert all("exact, quiet primary" in check["source"] for check in compared.values())
 
 
 def test_production_that_may_not_be_asked_is_not_asked(config):
