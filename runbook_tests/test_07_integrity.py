@@ -65,6 +65,12 @@ def test_rows_keep_what_they_were_promised_to_keep(run):
     assert run.perform(CheckGroup("rows")).stopping == ()
 
 
+@step("s07.storage")
+def test_files_are_there_and_visibility_maps_are_true(run):
+    """Every relation has its files, and no map calls a row visible that is not."""
+    assert run.perform(CheckGroup("storage")).stopping == ()
+
+
 @step("s07.physical")
 def test_pages_and_indexes_are_sound(run):
     """Checksums, heaps and indexes of the critical tables hold."""
