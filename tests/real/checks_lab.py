@@ -131,7 +131,7 @@ def subject_of(lab: Server) -> Iterator[NewSubject]:
         name = f"d{os.urandom(4).hex()}"
         script(lab.endpoint, f"CREATE DATABASE {name} TEMPLATE clean")
         made.append(name)
-        own = {key: fields.pop(key) for key in ("sanity", "migrations") if key in fields}
+        own = {key: fields.pop(key) for key in ("sanity", "migrations", "checks") if key in fields}
         fields.setdefault("capture", capture(lab.endpoint))
         database = Database(name=name, critical_tables=CRITICAL, append_only_tables=("public.stamps",), **own)
         return examined(lab, database, **fields)
