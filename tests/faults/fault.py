@@ -20,10 +20,12 @@ class Fault:
         fires: id of every check that must not be green -> its verdict; all others must be.
         sql: statements in the running copy.
         database: where they run.
-        offline: done to the stopped copy, before it is started (again).
+        offline: done to the stopped copy, after the statements.
+        online: done to the running copy, right before it is asked.
+        target: to which the copy was restored.
         late: whether it happens after step 5 took its references.
         settings: server's command line.
-        subject: changes what the checks are given.
+        unreadable: whether other checks may say that they could not read for it.
     """
 
     name: str
@@ -32,8 +34,10 @@ class Fault:
     database: str = "shop"
     offline: Callable[[Copy], None] | None = None
     online: Callable[[Copy], None] | None = None
+    target: str = "right"
     late: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
+    unreadable: bool = False
 
 
 def sql(

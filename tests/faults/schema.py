@@ -56,6 +56,7 @@ _SHOP = (
     CREATE INDEX stamps_user ON stamps (user_id);
     CREATE INDEX users_tags ON users USING gin (tags);
     CREATE INDEX users_name ON users (name);
+    CREATE INDEX rewards_kind ON rewards (kind);
     CREATE INDEX notes_body ON notes (body) WHERE body IS NOT NULL;
     CREATE STATISTICS stamps_both ON user_id, at FROM stamps;
     CREATE VIEW rich AS SELECT id, balance FROM users WHERE balance > 10;
@@ -70,7 +71,7 @@ _SHOP = (
     CREATE TRIGGER stamps_guard BEFORE INSERT ON stamps FOR EACH ROW EXECUTE FUNCTION guard();
     CREATE EVENT TRIGGER watches ON ddl_command_end EXECUTE FUNCTION watch();
     ALTER EVENT TRIGGER watches DISABLE;
-    CREATE RULE measures_stay AS ON DELETE TO measures WHERE old.value < 0 DO INSTEAD NOTHING;
+    CREATE RULE measures_stay AS ON DELETE TO measures WHERE old.at IS NULL DO INSTEAD NOTHING;
     ALTER TABLE notes ENABLE ROW LEVEL SECURITY;
     CREATE POLICY own_notes ON notes FOR SELECT TO app USING (owner_name = current_user);
     CREATE TEXT SEARCH CONFIGURATION plain (COPY = simple);
@@ -109,6 +110,8 @@ _LEDGER = (
     "ANALYZE",
 )
 DATABASE = {"shop": _SHOP, "ledger": _LEDGER}
+#: the first commits behind the base backup
+FIRST = ("INSERT INTO heartbeat SELECT clock_timestamp()", "INSERT INTO stamps (user_id) VALUES (1)")
 #: what the archive must bring: it is not in the base backup
 BEFORE_TARGET = {
     "shop": (

@@ -38,5 +38,5 @@ def test_the_clean_copy_raises_no_alarm(world: World) -> None:
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_is_seen(world: World, fault: Fault) -> None:
     """Exactly the expected checks fire."""
-    with copy_of(world) as copy:
-        assert fired(done(copy, fault)) == fault.fires
+    with copy_of(world, fault.target) as copy:
+        assert fired(done(copy, fault), unreadable=fault.unreadable) == fault.fires

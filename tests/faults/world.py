@@ -5,6 +5,7 @@ Production goes on after the target, rightly and wrongly, as in an incident: wha
 reason alone must raise no alarm.
 """
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psycopg
 
 from fixtures.checks import GROUPS, Subject, take_references
 from fixtures.command import end_job, run, wait_for
@@ -45,29 +48,50 @@ DATABASES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """
+    A stopped, promoted copy.
+
+    Attributes:
+        data: its data directory.
+        instance: as the provider described it at its target.
+        snapshot: transactions applied at its target.
+        paths: "schema.name" of every relation of database shop -> its file.
+    """
+
+    data: Path
+    instance: RestoredInstance
+    snapshot: str
+    paths: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """
-    Production after its damage, and a stopped copy restored to the moment before.
+    Production after its damage, and copies restored from its backup.
 
     Attributes:
         home: folder of everything.
         production: running, and never written to again.
-        restored: data directory of the stopped, promoted copy.
-        instance: as the provider described it at the target.
-        snapshot: transactions applied at the target.
+        targets: "right" is the moment before the damage, "early" another one before it, "late" after it.
+        copies: made once each, by the name of their target.
     """
 
     home: Path
     production: Server
     archive: Path
     base_backups: Path
-    restored: Path
-    instance: RestoredInstance
-    target: Target
+    targets: dict[str, Target]
     cluster: Cluster
     capture: Capture
     high_water: dict[str, int]
-    snapshot: str
+    copies: dict[str, Restored] = field(default_factory=dict)
+
+    def restored(self, name: str) -> Restored:
+        """Return the copy restored to a target."""
+        if name not in self.copies:
+            self.copies[name] = _restore(self, name)
+        return self.copies[name]
 
 
 @contextmanager
@@ -87,13 +111,24 @@ def incident(public_dir: Path, binaries: Binaries) -> Iterator[World]:
     job = production.start({**SETTINGS, **archiving})
     try:
         production.wait_ready(job)
-        target = _story(production, base_backups)
-        yield _restored(production, home, archive, base_backups, target)
+        targets = _story(production, base_backups)
+        yield World(
+            home=home, production=production, archive=archive, base_backups=base_backups, targets=targets,
+            cluster=cluster_of(production.endpoint), capture=capture(production.endpoint),
+            high_water=sequence_high_water(production.endpoint, [each.name for each in DATABASES]),
+        )  # fmt: skip
     finally:
         end_job(job)
 
 
-def _story(production: Server, base_backups: Path) -> Target:
+def _story(production: Server, base_backups: Path) -> dict[str, Target]:
+    targets: dict[str, Target] = {}
+
+    def now(name: str) -> None:
+        with connect(production.endpoint) as session:
+            at: datetime = session.value("SELECT clock_timestamp()")
+        targets[name] = Target(kind=TargetKind.TIME, value=at.isoformat(), at=at)
+
     script(production.endpoint, schema.CLUSTER)
     for name in ("shop", "ledger"):
         script(production.endpoint.on(name), schema.DATABASE[name])
@@ -103,45 +138,52 @@ def _story(production: Server, base_backups: Path) -> Target:
          "-c", "fast", "-X", "none"],
         timeout_s=60, user=production.binaries.user,
     )  # fmt: skip
+    script(production.endpoint.on("shop"), schema.FIRST)
+    now("early")
     for name in ("shop", "ledger"):
         script(production.endpoint.on(name), schema.BEFORE_TARGET[name])
-    with connect(production.endpoint.on("shop")) as session:
-        at: datetime = session.value("SELECT clock_timestamp()")
+    now("right")
     for name in ("shop", "ledger"):
         script(production.endpoint.on(name), schema.AFTER_TARGET[name])
+    now("late")
     with connect(production.endpoint) as session:
+        session.do("CREATE ROLE closes_the_log")
         last = session.value("SELECT pg_walfile_name(pg_current_wal_lsn())")
         session.do("SELECT pg_switch_wal()")
         wait_for(
             lambda: session.value("SELECT last_archived_wal FROM pg_stat_archiver") >= last,
             timeout_s=30, what="the archiver is done",
         )  # fmt: skip
-    return Target(kind=TargetKind.TIME, value=at.isoformat(), at=at)
+    return targets
 
 
-def _restored(production: Server, home: Path, archive: Path, base_backups: Path, target: Target) -> World:
-    cluster = cluster_of(production.endpoint)
-    sockets = Path(tempfile.mkdtemp(prefix="s", dir=home))
+def _restore(world: World, name: str) -> Restored:
+    production = world.production
+    sockets = Path(tempfile.mkdtemp(prefix="s", dir=world.home))
     production.binaries.own(sockets)
     site = Site(
-        run_id="corpus", directory=home / "restored", host="127.0.0.1", port=free_port(), sockets=sockets,
-        logs=home / "logs" / "corpus", binaries=production.binaries, cluster=cluster, timeout_s=60,
+        run_id=name, directory=world.home / "restored", host="127.0.0.1", port=free_port(), sockets=sockets,
+        logs=world.home / "logs" / name, binaries=production.binaries, cluster=world.cluster, timeout_s=60,
     )  # fmt: skip
-    backend = BaseBackupDirectory(BaseBackupProvider(base_backups=base_backups, archive=archive), site)
-    plan = backend.plan(target)
+    settings = BaseBackupProvider(base_backups=world.base_backups, archive=world.archive)
+    backend = BaseBackupDirectory(settings, site)
+    plan = backend.plan(world.targets[name])
     instance = backend.start(plan, lambda _: None)
     snapshot = snapshot_of(instance.ref.endpoint)
     backend.promote(instance.ref)
-    names = [each.name for each in DATABASES]
-    high_water = sequence_high_water(production.endpoint, names)
-    _raise_sequences(instance.ref.endpoint, high_water)
+    _raise_sequences(instance.ref.endpoint, world.high_water)
+    with connect(instance.ref.endpoint.on("shop")) as session:
+        paths = dict(session.rows(_PATHS))
     data = Path(instance.ref.name)
-    Server(production.binaries, data, instance.ref.port, sockets, "postgres", home / "logs").stop()
-    return World(
-        home=home, production=production, archive=archive, base_backups=base_backups, restored=data,
-        instance=instance, target=target, cluster=cluster, capture=capture(production.endpoint),
-        high_water=high_water, snapshot=snapshot,
-    )  # fmt: skip
+    Server(production.binaries, data, instance.ref.port, sockets, "postgres", world.home / "logs").stop()
+    return Restored(data=data, instance=instance, snapshot=snapshot, paths=paths)
+
+
+_PATHS = """
+SELECT relname::text, pg_relation_filepath(oid) FROM pg_class WHERE relkind IN ('r', 'i', 't', 'S', 'm')
+UNION ALL
+SELECT 'toast of ' || relname, pg_relation_filepath(reltoastrelid) FROM pg_class WHERE reltoastrelid <> 0
+"""
 
 
 def _raise_sequences(endpoint: Endpoint, high_water: Mapping[str, int]) -> None:
@@ -169,15 +211,19 @@ class Copy:
     One copy of the restored cluster, for one fault.
 
     Attributes:
+        restored: what it is a copy of.
         server: where it is.
         settings: for its command line.
         fields: changes of the subject.
+        kept: connections that are closed behind it.
     """
 
     world: World
+    restored: Restored
     server: Server
     settings: dict[str, str] = field(default_factory=dict)
     fields: dict[str, Any] = field(default_factory=dict)
+    kept: list["psycopg.Connection[Any]"] = field(default_factory=list)
 
     def sql(self, *statements: str, database: str = "shop") -> None:
         """Run statements in it."""
@@ -185,31 +231,33 @@ class Copy:
 
     def subject(self) -> Subject:
         """Return what the checks are given."""
-        world = self.world
+        world, restored = self.world, self.restored
         ref = replace(
-            world.instance.ref,
+            restored.instance.ref,
             name=str(self.server.data),
             host=str(self.server.sockets),
             port=self.server.port,
         )
         plain = Subject(
-            step="s07.test", restored=ref.endpoint, instance=replace(world.instance, ref=ref), target=world.target,
+            step="s07.test", restored=ref.endpoint, instance=replace(restored.instance, ref=ref),
+            target=world.targets["right"],
             cluster=world.cluster, databases=DATABASES, production=world.production.endpoint, capture=world.capture,
-            discarded=schema.CHANGES, high_water=world.high_water, snapshot=world.snapshot, wal_folders=(world.archive,),
+            discarded=schema.CHANGES, high_water=world.high_water, snapshot=restored.snapshot, wal_folders=(world.archive,),
             binaries=self.server.binaries,
         )  # fmt: skip
         return replace(plain, **self.fields)
 
 
 @contextmanager
-def copy_of(world: World) -> Iterator[Copy]:
+def copy_of(world: World, target: str = "right") -> Iterator[Copy]:
     """Give one fault a stopped copy of its own."""
+    restored = world.restored(target)
     home = Path(tempfile.mkdtemp(prefix="c", dir=world.home))
     home.chmod(0o755)
-    run(["cp", "-a", "--reflink=auto", world.restored, home / "data"], timeout_s=60)
+    run(["cp", "-a", "--reflink=auto", restored.data, home / "data"], timeout_s=60)
     binaries = world.production.binaries
     binaries.own(home)
-    yield Copy(world, Server(binaries, home / "data", free_port(), home, "postgres", home / "logs"))
+    yield Copy(world, restored, Server(binaries, home / "data", free_port(), home, "postgres", home / "logs"))
     shutil.rmtree(home)
 
 
@@ -220,6 +268,8 @@ def started(copy: Copy, settings: Mapping[str, str] | None = None) -> Iterator[E
     try:
         copy.server.wait_ready(job)
         yield copy.server.endpoint
+        for connection in copy.kept:
+            connection.close()
         copy.server.stop()
     finally:
         end_job(job)
@@ -234,16 +284,25 @@ def examined(subject: Subject) -> dict[str, Check]:
 
 
 #: says that no checker exists for a kind of index: an honest gap of the clean copy, too
-GAP = ("physical.indexes:", "physical.other_indexes:")
+GAPS = ("physical.indexes:", "physical.other_indexes:")
+#: a check that met damage or a missing file instead of an answer
+UNREAD = re.compile(r"SQLSTATE (XX|58)")
 
 
-def fired(checks: Mapping[str, Check]) -> dict[str, str]:
-    """Return the checks that are not green, with their verdicts; honest gaps apart."""
+def fired(checks: Mapping[str, Check], *, unreadable: bool = False) -> dict[str, str]:
+    """
+    Return the checks that are not green, with their verdicts; honest gaps apart.
+
+    Args:
+        unreadable: leave out those that say they could not read.
+    """
     quiet = {Verdict.PASS, Verdict.NOT_APPLICABLE, Verdict.NOT_CONFIGURED}
     return {
         name: check.verdict.value
         for name, check in checks.items()
-        if check.verdict not in quiet and not name.startswith(GAP)
+        if check.verdict not in quiet
+        and not name.startswith(GAPS)
+        and not (unreadable and check.verdict is Verdict.COULD_NOT_VERIFY and UNREAD.search(check.reason))
     }
 
 
@@ -254,17 +313,19 @@ def references_of(copy: Copy) -> None:
 
 def done(copy: Copy, fault: "Fault") -> dict[str, Check]:
     """Do a fault to a copy and ask every check, in the order of a run."""
-    if fault.online is not None and fault.offline is not None:
-        with started(copy):
-            fault.online(copy)
     if fault.offline is not None:
+        with started(copy):
+            if fault.late:
+                references_of(copy)
+            copy.sql(*fault.sql, database=fault.database)
         fault.offline(copy)
     with started(copy, fault.settings):
-        if fault.late:
-            references_of(copy)
-        if fault.online is not None and fault.offline is None:
+        if fault.offline is None:
+            if fault.late:
+                references_of(copy)
+            copy.sql(*fault.sql, database=fault.database)
+        if fault.online is not None:
             fault.online(copy)
-        copy.sql(*fault.sql, database=fault.database)
         if not fault.late:
             references_of(copy)
         return examined(copy.subject())
