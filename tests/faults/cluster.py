@@ -28,7 +28,7 @@ def _other_cluster(copy: Copy) -> None:
     with started(copy):
         dump = run(
             [server.binaries.tool("pg_dumpall"), "-h", server.sockets, "-p", str(server.port), "-U", "postgres",
-             "-f", home / "logs" / "all.sql"],
+             "-f", home / "all.sql"],
             timeout_s=60, user=server.binaries.user,
         )  # fmt: skip
         assert dump.returncode == 0
@@ -37,17 +37,20 @@ def _other_cluster(copy: Copy) -> None:
     with started(copy):
         run(
             [server.binaries.tool("psql"), "-h", server.sockets, "-p", str(server.port), "-U", "postgres", "-q",
-             "-d", "postgres", "-f", home / "logs" / "all.sql"],
+             "-d", "postgres", "-f", home / "all.sql"],
             timeout_s=60, user=server.binaries.user, check=False,
         )  # fmt: skip
 
 
-def _old_timeline(copy: Copy) -> None:
-    server = copy.server
-    run(
-        [server.binaries.tool("pg_resetwal"), "-f", "-l", "000000010000000000000100", "-D", server.data],
-        timeout_s=60, user=server.binaries.user,
-    )  # fmt: skip
+def _not_recovered(copy: Copy) -> None:
+    """Replace it by the base backup and all the log, started without a word of recovery."""
+    data, world = copy.server.data, copy.world
+    shutil.rmtree(data)
+    run(["cp", "-a", world.base_backups / "full", data], timeout_s=60)
+    for segment in world.archive.glob("00000001*"):
+        shutil.copy(segment, data / "pg_wal")
+    data.chmod(0o700)
+    copy.server.binaries.own(data)
 
 
 def _production(copy: Copy) -> None:
@@ -67,22 +70,22 @@ def _stranger(copy: Copy) -> None:
 
 
 FAULTS: tuple[Fault, ...] = (
-    Fault(name="recovery stopped too early", target="early", fires=fails("moment.last_commit")),
-    Fault(name="recovery stopped too late", target="late", fires=fails("moment.next_commit")),
-    Fault(name="the target was another one", online=_later_target, fires=fails("moment.last_commit")),
-    Fault(name="the copy is of another cluster", offline=_other_cluster, fires=fails("identity.system")),
-    Fault(name="the copy is on production's timeline", offline=_old_timeline, fires=fails("identity.timeline")),
-    Fault(name="what answers is production", online=_production, fires=fails("identity.directory")),
+    Fault(name="recovery stopped too early", target="early", stops=True, fires=fails("moment.last_commit", "moment.heartbeat_last:shop")),
+    Fault(name="recovery stopped too late", target="late", stops=True,
+          fires=fails("moment.last_commit", "moment.next_commit", "moment.heartbeat_after:shop")),
+    Fault(name="the target was another one", online=_later_target, stops=True, fires=fails("moment.last_commit")),
+    Fault(name="the copy is of another cluster", offline=_other_cluster, stops=True, fires=fails("identity.system")),
+    Fault(name="the copy is on production's timeline", offline=_not_recovered, stops=True, fires=fails("identity.timeline")),
+    Fault(name="what answers is production", online=_production, stops=True, fires=fails("identity.directory", "identity.timeline")),
     Fault(name="recovery has not ended", late=True, offline=_append("standby.signal", ""), settings={"restore_command": "false"},
-          fires=fails("recovery.ended")),
-    sql("a database is missing", fails("identity.database:ledger", DATABASES), "DROP DATABASE ledger", late=True,
-        database="postgres"),
-    sql("a database is half dropped", fails("identity.database:ledger", DATABASES),
-        "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'ledger'", late=True),
-    sql("a database is closed", fails("identity.database:ledger", DATABASES), "ALTER DATABASE ledger ALLOW_CONNECTIONS false",
-        late=True),
+          stops=True, fires=fails("recovery.ended")),
+    sql("a database is missing", "identity.database:ledger", "DROP DATABASE ledger", late=True, stops=True),
+    sql("a database is half dropped", "identity.database:ledger",
+        "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'ledger'", late=True, stops=True),
+    sql("a database is closed", "identity.database:ledger", "ALTER DATABASE ledger ALLOW_CONNECTIONS false",
+        late=True, stops=True),
     sql("two databases changed places", {}, "ALTER DATABASE shop RENAME TO x", "ALTER DATABASE ledger RENAME TO shop",
-        "ALTER DATABASE x RENAME TO ledger", database="postgres", late=True),
+        "ALTER DATABASE x RENAME TO ledger", database="postgres", late=True, stops=True),
     sql("a database has another encoding", DATABASES, "UPDATE pg_database SET encoding = 0 WHERE datname = 'ledger'"),
     sql("a database nobody asks about", {DATABASES: FAIL, "privileges.cluster": FAIL, "surroundings.unlisted_databases": OPEN},
         "CREATE DATABASE extra TEMPLATE ledger"),

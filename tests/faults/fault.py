@@ -25,6 +25,7 @@ class Fault:
         target: to which the copy was restored.
         late: whether it happens after step 5 took its references.
         settings: server's command line.
+        stops: whether the run ends with the first group that sees it, as abort-grade findings do.
         unreadable: whether other checks may say that they could not read for it.
     """
 
@@ -37,14 +38,20 @@ class Fault:
     target: str = "right"
     late: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
+    stops: bool = False
     unreadable: bool = False
 
 
 def sql(
-    name: str, fires: str | Mapping[str, str], *statements: str, late: bool = False, database: str = "shop"
+    name: str,
+    fires: str | Mapping[str, str],
+    *statements: str,
+    late: bool = False,
+    database: str = "shop",
+    stops: bool = False,
 ) -> Fault:
     """Return a fault made by statements; `fires` as text names one check that fails."""
     return Fault(
         name=name, fires={fires: FAIL} if isinstance(fires, str) else fires, sql=statements, late=late,
-        database=database,
+        database=database, stops=stops,
     )  # fmt: skip
