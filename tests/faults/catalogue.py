@@ -3,10 +3,11 @@
 from tests.faults import cluster, physical, privileges, rows, structure
 from tests.faults.fault import Fault
 
-FAULTS: tuple[Fault, ...] = (
-    *structure.FAULTS,
-    *privileges.FAULTS,
-    *rows.FAULTS,
-    *physical.FAULTS,
-    *cluster.FAULTS,
-)
+SUBJECTS: dict[str, tuple[Fault, ...]] = {
+    "structure": structure.FAULTS,
+    "privileges": privileges.FAULTS,
+    "rows": rows.FAULTS,
+    "files": physical.FAULTS,
+    "the whole, the moment, surroundings": cluster.FAULTS,
+}
+FAULTS: tuple[Fault, ...] = tuple(fault for faults in SUBJECTS.values() for fault in faults)

@@ -69,22 +69,38 @@ def _stranger(copy: Copy) -> None:
     copy.kept.append(psycopg.connect(endpoint.conninfo(), application_name="somebody"))
 
 
+#: a standby that nobody feeds
+_STANDBY = {"restore_command": "false", "recovery_target_timeline": "latest", "recovery_target_time": ""}
+#: what one database has, and nothing of the other
+_SWAPPED = {
+    **{f"structure.{name}:shop": FAIL for name in (
+        "tables", "columns", "constraints", "indexes_present", "triggers_present", "views", "functions", "types", "sequences",
+        "extensions", "replication", "other",
+    )},
+    **{f"structure.{name}:ledger": FAIL for name in ("tables", "columns", "constraints", "indexes_present")},
+    "structure.policies:shop": OPEN,
+    "moment.heartbeat_after:shop": OPEN,
+    "moment.heartbeat_last:shop": OPEN,
+    "surroundings.unlogged_tables:ledger": OPEN,
+}  # fmt: skip
+
 FAULTS: tuple[Fault, ...] = (
-    Fault(name="recovery stopped too early", target="early", stops=True, fires=fails("moment.last_commit", "moment.heartbeat_last:shop")),
+    Fault(name="recovery stopped too early", target="early", stops=True, fires=fails("moment.last_commit")),
     Fault(name="recovery stopped too late", target="late", stops=True,
           fires=fails("moment.last_commit", "moment.next_commit", "moment.heartbeat_after:shop")),
     Fault(name="the target was another one", online=_later_target, stops=True, fires=fails("moment.last_commit")),
-    Fault(name="the copy is of another cluster", offline=_other_cluster, stops=True, fires=fails("identity.system")),
+    Fault(name="the copy is of another cluster", offline=_other_cluster, stops=True, fires=fails("identity.system", "identity.timeline")),
     Fault(name="the copy is on production's timeline", offline=_not_recovered, stops=True, fires=fails("identity.timeline")),
     Fault(name="what answers is production", online=_production, stops=True, fires=fails("identity.directory", "identity.timeline")),
-    Fault(name="recovery has not ended", late=True, offline=_append("standby.signal", ""), settings={"restore_command": "false"},
+    Fault(name="recovery has not ended", late=True, offline=_append("standby.signal", ""), settings=_STANDBY,
           stops=True, fires=fails("recovery.ended")),
     sql("a database is missing", "identity.database:ledger", "DROP DATABASE ledger", late=True, stops=True),
     sql("a database is half dropped", "identity.database:ledger",
         "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'ledger'", late=True, stops=True),
     sql("a database is closed", "identity.database:ledger", "ALTER DATABASE ledger ALLOW_CONNECTIONS false",
         late=True, stops=True),
-    sql("two databases changed places", {}, "ALTER DATABASE shop RENAME TO x", "ALTER DATABASE ledger RENAME TO shop",
+    sql("two databases changed places", _SWAPPED,
+        "ALTER DATABASE shop RENAME TO x", "ALTER DATABASE ledger RENAME TO shop",
         "ALTER DATABASE x RENAME TO ledger", database="postgres", late=True, stops=True),
     sql("a database has another encoding", DATABASES, "UPDATE pg_database SET encoding = 0 WHERE datname = 'ledger'"),
     sql("a database nobody asks about", {DATABASES: FAIL, "privileges.cluster": FAIL, "surroundings.unlisted_databases": OPEN},

@@ -9,6 +9,7 @@ from tests.faults.structure import fails
 from tests.faults.world import Copy
 
 PAGE = 8192
+STAMPS_INDEXES = "physical.index_rows:shop.public.stamps"
 STAMPS = "content.production:shop.public.stamps"
 
 
@@ -86,15 +87,16 @@ _PATIENT = {"autovacuum_freeze_max_age": "2000000000"}
 
 FAULTS: tuple[Fault, ...] = (
     Fault(name="a page has a wrong checksum", late=True, offline=overwritten("stamps", 2 * PAGE + 4000, b"\xff" * 100),
-          unreadable=True, fires=fails("physical.table:shop.public.stamps", "physical.checksum_failures")),
+          unreadable=True, fires=fails("physical.table:shop.public.stamps", STAMPS_INDEXES, "physical.checksum_failures")),
     Fault(name="a page is empty", offline=overwritten("stamps", PAGE, bytes(PAGE)),
-          fires=fails(STAMPS, "fk:shop.public.rewards.rewards_stamp_id_fkey")),
+          fires=fails(STAMPS, STAMPS_INDEXES, "fk:shop.public.rewards.rewards_stamp_id_fkey")),
     Fault(name="a table's last page is cut off", offline=_cut("stamps"), unreadable=True, fires=fails(STAMPS)),
     Fault(name="a table has no file", late=True, offline=_gone("documents"), unreadable=True, fires=fails("storage.files:shop")),
-    Fault(name="an index has no file", offline=_gone("stamps_user"), late=True, unreadable=True, fires=fails("storage.files:shop")),
+    Fault(name="an index has no file", offline=_gone("stamps_user"), late=True, unreadable=True,
+          fires=fails("storage.files:shop", "physical.table:shop.public.stamps", STAMPS_INDEXES)),
     Fault(name="a long value is lost", late=True, offline=overwritten("toast of documents", 0, bytes(PAGE)),
           unreadable=True, fires=fails("physical.table:shop.public.documents")),
-    sql("an index misses rows", "physical.table:shop.public.rewards",
+    sql("an index misses rows", "physical.index_rows:shop.public.rewards",
         "UPDATE pg_index SET indisready = false, indisvalid = false WHERE indexrelid = 'rewards_kind'::regclass",
         "INSERT INTO rewards (id, stamp_id, kind) VALUES (70000, 5, 'lost')", "SELECT setval('rewards_id_seq', 70000)",
         "UPDATE pg_index SET indisready = true, indisvalid = true WHERE indexrelid = 'rewards_kind'::regclass"),
@@ -109,7 +111,7 @@ FAULTS: tuple[Fault, ...] = (
           fires=fails("physical.catalogue:shop")),
     Fault(name="the visibility map lies", sql=("UPDATE users SET mood = mood WHERE id = 3",),
           offline=overwritten("users", 24, b"\xff" * 4, fork="_vm", valid=True),
-          fires=fails("storage.visibility:shop")),
+          fires=fails("storage.visibility:shop", "physical.index_rows:shop.public.users")),
     Fault(name="data checksums are off", offline=_no_checksums, fires=fails("physical.checksums")),
     Fault(name="damage is passed over", settings={"zero_damaged_pages": "on"}, fires=fails("physical.repair_switches")),
     Fault(name="transaction ids are nearly used up", offline=_aged, settings=_PATIENT, fires=fails("surroundings.wraparound")),

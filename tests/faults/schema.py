@@ -1,16 +1,17 @@
 """Production of the fault corpus: two databases in which every kind of object a check reads is there."""
 
 from fixtures.checks import TableChange
-from fixtures.settings import Sanity
+from fixtures.settings import Database, Heartbeat, Sanity
+from tests.faults.world import Story
 
-CRITICAL = ("users", "stamps", "rewards", "documents", "bookings", "measures")
-SANITY = (
+_CRITICAL = ("users", "stamps", "rewards", "documents", "bookings", "measures")
+_SANITY = (
     Sanity(
         name="every reward has a stamp", sql="SELECT count(*) FROM rewards WHERE stamp_id IS NULL", expect=1
     ),
 )
 
-CLUSTER = (
+_CLUSTER = (
     "CREATE ROLE app LOGIN PASSWORD 'for-the-corpus-only'",
     "CREATE ROLE reader NOLOGIN",
     "CREATE ROLE auditor LOGIN CONNECTION LIMIT 3 VALID UNTIL '2040-01-01'",
@@ -109,11 +110,13 @@ _LEDGER = (
     """,
     "ANALYZE",
 )
-DATABASE = {"shop": _SHOP, "ledger": _LEDGER}
+_DATABASE = {"shop": _SHOP, "ledger": _LEDGER}
 #: the first commits behind the base backup
-FIRST = ("INSERT INTO heartbeat SELECT clock_timestamp()", "INSERT INTO stamps (user_id) VALUES (1)")
+_FIRST = {
+    "shop": ("INSERT INTO heartbeat SELECT clock_timestamp()", "INSERT INTO stamps (user_id) VALUES (1)")
+}
 #: what the archive must bring: it is not in the base backup
-BEFORE_TARGET = {
+_BEFORE_TARGET = {
     "shop": (
         "INSERT INTO heartbeat SELECT clock_timestamp()",
         "INSERT INTO stamps (user_id) SELECT 1 + i % 400 FROM generate_series(1, 50) i",
@@ -123,7 +126,7 @@ BEFORE_TARGET = {
     "ledger": ("INSERT INTO entries VALUES (1000, 1)",),
 }
 #: the damage, and what rightly went on meanwhile
-AFTER_TARGET = {
+_AFTER_TARGET = {
     "shop": (
         "INSERT INTO heartbeat SELECT clock_timestamp()",
         "DELETE FROM rewards WHERE id < 50",
@@ -141,10 +144,26 @@ AFTER_TARGET = {
     "ledger": ("CREATE ROLE newcomer",),
 }
 #: the same as the runbook reads it from the log
-CHANGES = (
+_CHANGES = (
     TableChange(database="shop", table="public.heartbeat", inserted=1),
     TableChange(database="shop", table="public.rewards", deleted=49),
     TableChange(database="shop", table="public.soft", storage_replaced=True),
     TableChange(database="shop", table="public.notes", updated=150),
     TableChange(database="shop", table="public.stamps", inserted=20),
 )
+
+STORY = Story(
+    databases=(
+        Database(
+            name="shop", critical_tables=_CRITICAL, append_only_tables=("public.stamps",),
+            heartbeat=Heartbeat(table="public.heartbeat"), sanity=_SANITY,
+        ),
+        Database(name="ledger", critical_tables=("public.entries",)),
+    ),
+    cluster=_CLUSTER,
+    inside=_DATABASE,
+    first=_FIRST,
+    before=_BEFORE_TARGET,
+    after=_AFTER_TARGET,
+    changes=_CHANGES,
+)  # fmt: skip

@@ -7,8 +7,10 @@ import pytest
 
 from fixtures.checks.catalogue import CATALOGUE
 from fixtures.postgres.binaries import Binaries
+from tests.faults import shapes
 from tests.faults.catalogue import FAULTS
 from tests.faults.fault import Fault
+from tests.faults.schema import STORY
 from tests.faults.world import (
     World,
     copy_of,
@@ -21,7 +23,7 @@ from tests.faults.world import (
 @pytest.fixture(scope="session")
 def world(public_dir: Path, binaries: Binaries) -> Iterator[World]:
     """Production after its damage, and the stopped copy."""
-    with incident(public_dir, binaries) as made:
+    with incident(public_dir, binaries, STORY) as made:
         yield made
 
 
@@ -40,3 +42,12 @@ def test_a_fault_is_seen(world: World, fault: Fault) -> None:
     """Exactly the expected checks fire."""
     with copy_of(world, fault.target) as copy:
         assert fired(done(copy, fault), unreadable=fault.unreadable) == fault.fires
+
+
+def test_ten_clean_databases_of_other_shapes_raise_no_alarm(public_dir: Path, binaries: Binaries) -> None:
+    """What a database is made of is no fault."""
+    with incident(public_dir, binaries, shapes.STORY) as made, copy_of(made) as copy:
+        checks = done(copy, Fault(name="nothing", fires={}))
+
+    assert len(shapes.STORY.names) == 10
+    assert fired(checks) == {}

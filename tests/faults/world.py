@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg import sql
 
-from fixtures.checks import GROUPS, Subject, take_references
+from fixtures.checks import GROUPS, Subject, TableChange, take_references
 from fixtures.command import end_job, run, wait_for
 from fixtures.evidence import Check, Verdict
 from fixtures.postgres.binaries import Binaries
@@ -28,8 +29,7 @@ from fixtures.production.pack import snapshot_of
 from fixtures.production.state import cluster_of
 from fixtures.providers.base import Capture, Cluster, RestoredInstance, Site, Target, TargetKind
 from fixtures.providers.basebackup.backend import BaseBackupDirectory
-from fixtures.settings import BaseBackupProvider, Database, Heartbeat
-from tests.faults import schema
+from fixtures.settings import BaseBackupProvider, Database
 
 if TYPE_CHECKING:
     from tests.faults.fault import Fault
@@ -38,13 +38,34 @@ SETTINGS = {
     "fsync": "off", "shared_buffers": "16MB", "max_prepared_transactions": "4", "listen_addresses": "",
     "autovacuum": "off", "track_commit_timestamp": "on",
 }  # fmt: skip
-DATABASES = (
-    Database(
-        name="shop", critical_tables=schema.CRITICAL, append_only_tables=("public.stamps",),
-        heartbeat=Heartbeat(table="public.heartbeat"), sanity=schema.SANITY,
-    ),
-    Database(name="ledger", critical_tables=("public.entries",)),
-)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """
+    What a production is made of, and what becomes of it.
+
+    Attributes:
+        databases: as configured; statements run in this order.
+        cluster: statements that make roles and databases.
+        inside: database -> statements before the base backup.
+        first: database -> statements of the first commits behind it.
+        before, after: database -> statements before and after the target.
+        changes: what the runbook reads of the latter from the log.
+    """
+
+    databases: tuple[Database, ...]
+    cluster: tuple[str, ...]
+    inside: Mapping[str, tuple[str, ...]]
+    first: Mapping[str, tuple[str, ...]]
+    before: Mapping[str, tuple[str, ...]]
+    after: Mapping[str, tuple[str, ...]]
+    changes: tuple[TableChange, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the databases."""
+        return [each.name for each in self.databases]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +77,7 @@ class Restored:
         data: its data directory.
         instance: as the provider described it at its target.
         snapshot: transactions applied at its target.
-        paths: "schema.name" of every relation of database shop -> its file.
+        paths: name of every relation of the first database -> its file.
     """
 
     data: Path
@@ -72,12 +93,14 @@ class World:
 
     Attributes:
         home: folder of everything.
+        story: what production is made of.
         production: running, and never written to again.
         targets: "right" is the moment before the damage, "early" another one before it, "late" after it.
         copies: made once each, by the name of their target.
     """
 
     home: Path
+    story: Story
     production: Server
     archive: Path
     base_backups: Path
@@ -95,7 +118,7 @@ class World:
 
 
 @contextmanager
-def incident(public_dir: Path, binaries: Binaries) -> Iterator[World]:
+def incident(public_dir: Path, binaries: Binaries, story: Story) -> Iterator[World]:
     """Make the world; production is ended at the end."""
     home = Path(tempfile.mkdtemp(prefix="f", dir=public_dir))
     home.chmod(0o755)
@@ -111,17 +134,17 @@ def incident(public_dir: Path, binaries: Binaries) -> Iterator[World]:
     job = production.start({**SETTINGS, **archiving})
     try:
         production.wait_ready(job)
-        targets = _story(production, base_backups)
+        targets = _told(production, base_backups, story)
         yield World(
-            home=home, production=production, archive=archive, base_backups=base_backups, targets=targets,
+            home=home, story=story, production=production, archive=archive, base_backups=base_backups, targets=targets,
             cluster=cluster_of(production.endpoint), capture=capture(production.endpoint),
-            high_water=sequence_high_water(production.endpoint, [each.name for each in DATABASES]),
+            high_water=sequence_high_water(production.endpoint, story.names),
         )  # fmt: skip
     finally:
         end_job(job)
 
 
-def _story(production: Server, base_backups: Path) -> dict[str, Target]:
+def _told(production: Server, base_backups: Path, story: Story) -> dict[str, Target]:
     targets: dict[str, Target] = {}
 
     def now(name: str) -> None:
@@ -129,22 +152,23 @@ def _story(production: Server, base_backups: Path) -> dict[str, Target]:
             at: datetime = session.value("SELECT clock_timestamp()")
         targets[name] = Target(kind=TargetKind.TIME, value=at.isoformat(), at=at)
 
-    script(production.endpoint, schema.CLUSTER)
-    for name in ("shop", "ledger"):
-        script(production.endpoint.on(name), schema.DATABASE[name])
+    def tell(part: Mapping[str, tuple[str, ...]]) -> None:
+        for name in story.names:
+            script(production.endpoint.on(name), part.get(name, ()))
+
+    script(production.endpoint, story.cluster)
+    tell(story.inside)
     tool = production.binaries.tool("pg_basebackup")
     run(
         [tool, "-h", production.sockets, "-p", str(production.port), "-U", "postgres", "-D", base_backups / "full",
          "-c", "fast", "-X", "none"],
         timeout_s=60, user=production.binaries.user,
     )  # fmt: skip
-    script(production.endpoint.on("shop"), schema.FIRST)
+    tell(story.first)
     now("early")
-    for name in ("shop", "ledger"):
-        script(production.endpoint.on(name), schema.BEFORE_TARGET[name])
+    tell(story.before)
     now("right")
-    for name in ("shop", "ledger"):
-        script(production.endpoint.on(name), schema.AFTER_TARGET[name])
+    tell(story.after)
     now("late")
     with connect(production.endpoint) as session:
         session.do("CREATE ROLE closes_the_log")
@@ -172,7 +196,7 @@ def _restore(world: World, name: str) -> Restored:
     snapshot = snapshot_of(instance.ref.endpoint)
     backend.promote(instance.ref)
     _raise_sequences(instance.ref.endpoint, world.high_water)
-    with connect(instance.ref.endpoint.on("shop")) as session:
+    with connect(instance.ref.endpoint.on(world.story.names[0])) as session:
         paths = dict(session.rows(_PATHS))
     data = Path(instance.ref.name)
     Server(production.binaries, data, instance.ref.port, sockets, "postgres", world.home / "logs").stop()
@@ -189,14 +213,21 @@ SELECT 'toast of ' || relname, pg_relation_filepath(reltoastrelid) FROM pg_class
 def _raise_sequences(endpoint: Endpoint, high_water: Mapping[str, int]) -> None:
     """As step 6 does."""
     for name, value in high_water.items():
-        database, _, sequence = name.partition(".")
-        # names and numbers come from the catalogue of a throwaway production
-        raised = f"SELECT setval('{sequence}', greatest({value}, pg_sequence_last_value('{sequence}')))"
-        script(endpoint.on(database), (raised,))
+        database, schema, sequence = name.split(".", 2)
+        with connect(endpoint.on(database), settings={"default_transaction_read_only": "off"}) as session:
+            session.do(_RAISE, (value, value, sql.Identifier(schema, sequence).as_string()))
+
+
+_RAISE = """
+SELECT setval(seqrelid::regclass, CASE WHEN seqincrement > 0 THEN greatest(%s, pg_sequence_last_value(seqrelid))
+    ELSE least(%s, pg_sequence_last_value(seqrelid)) END) FROM pg_sequence WHERE seqrelid = %s::regclass
+"""
 
 
 def script(endpoint: Endpoint, statements: tuple[str, ...] | list[str]) -> None:
     """Run statements as the superuser, in public, with system tables open, whatever a restore left behind."""
+    if not statements:
+        return
     settings = {
         "search_path": "public", "allow_system_table_mods": "on", "default_transaction_read_only": "off",
     }  # fmt: skip
@@ -213,7 +244,6 @@ class Copy:
     Attributes:
         restored: what it is a copy of.
         server: where it is.
-        settings: for its command line.
         fields: changes of the subject.
         kept: connections that are closed behind it.
     """
@@ -221,7 +251,6 @@ class Copy:
     world: World
     restored: Restored
     server: Server
-    settings: dict[str, str] = field(default_factory=dict)
     fields: dict[str, Any] = field(default_factory=dict)
     kept: list["psycopg.Connection[Any]"] = field(default_factory=list)
 
@@ -241,8 +270,8 @@ class Copy:
         plain = Subject(
             step="s07.test", restored=ref.endpoint, instance=replace(restored.instance, ref=ref),
             target=world.targets["right"],
-            cluster=world.cluster, databases=DATABASES, production=world.production.endpoint, capture=world.capture,
-            discarded=schema.CHANGES, high_water=world.high_water, snapshot=restored.snapshot, wal_folders=(world.archive,),
+            cluster=world.cluster, databases=world.story.databases, production=world.production.endpoint, capture=world.capture,
+            discarded=world.story.changes, high_water=world.high_water, snapshot=restored.snapshot, wal_folders=(world.archive,),
             binaries=self.server.binaries,
         )  # fmt: skip
         return replace(plain, **self.fields)
@@ -264,7 +293,8 @@ def copy_of(world: World, target: str = "right") -> Iterator[Copy]:
 @contextmanager
 def started(copy: Copy, settings: Mapping[str, str] | None = None) -> Iterator[Endpoint]:
     """Run it for a while; it stops cleanly."""
-    job = copy.server.start({**SETTINGS, **copy.settings, **(settings or {})})
+    own = {f"{name}_file": str(copy.server.data / f"pg_{name}.conf") for name in ("hba", "ident")}
+    job = copy.server.start({**SETTINGS, **own, **(settings or {})})
     try:
         copy.server.wait_ready(job)
         yield copy.server.endpoint
@@ -314,26 +344,30 @@ def fired(checks: Mapping[str, Check], *, unreadable: bool = False) -> dict[str,
     }
 
 
-def references_of(copy: Copy) -> None:
-    """Take references, as step 5 does right after recovery."""
-    copy.fields["references"] = take_references(copy.server.endpoint, DATABASES)
+@contextmanager
+def faulty(copy: Copy, fault: "Fault", *, references: bool = True) -> Iterator[None]:
+    """Do a fault to a copy, in the order of a run, and let it run."""
 
+    def taken(*, late: bool) -> None:
+        if references and late is fault.late:
+            copy.fields["references"] = take_references(copy.server.endpoint, copy.world.story.databases)
 
-def done(copy: Copy, fault: "Fault") -> dict[str, Check]:
-    """Do a fault to a copy and ask every check, in the order of a run."""
     if fault.offline is not None:
         with started(copy):
-            if fault.late:
-                references_of(copy)
+            taken(late=True)
             copy.sql(*fault.sql, database=fault.database)
         fault.offline(copy)
     with started(copy, fault.settings):
         if fault.offline is None:
-            if fault.late:
-                references_of(copy)
+            taken(late=True)
             copy.sql(*fault.sql, database=fault.database)
         if fault.online is not None:
             fault.online(copy)
-        if not fault.late:
-            references_of(copy)
+        taken(late=False)
+        yield
+
+
+def done(copy: Copy, fault: "Fault") -> dict[str, Check]:
+    """Do a fault to a copy and ask every check."""
+    with faulty(copy, fault):
         return examined(copy.subject(), stops=fault.stops)
