@@ -5,7 +5,7 @@ How many faults of the corpus other verifiers catch: pg_amcheck, pg_verifybackup
 and writes benchmarks/catch_rates.json, from which docs/checks.md shows the rates. What our own checks must see of
 each fault is held by tests/faults/test_corpus.py, not measured here.
 
-- pg_amcheck examines every database with everything it has (heapallindexed, parent-check, checkunique).
+- pg_amcheck examines both databases with everything it has (heapallindexed, parent-check, checkunique).
 - pg_verifybackup looks at backups, never at a restored result: it gets the base backup, with the same damage where
   the fault is one of files.
 - A dump to nowhere is pg_dumpall into /dev/null: it reads every row and every definition.
@@ -68,13 +68,16 @@ def main() -> int:
 
 def _tried(world: World, fault: Fault) -> dict[str, bool]:
     """Return which verifiers report a fault."""
-    seen = {"pg_verifybackup": _backup(world, fault)}
+    of_files = fault is CLEAN or (fault in physical.FAULTS and fault.offline is not None)
+    seen = {
+        "pg_verifybackup": _backup(world, fault) if of_files else False
+    }  # any other leaves the backup as it is
     with copy_of(world, fault.target) as copy, faulty(copy, fault, references=False):
         seen["pg_dumpall"] = _fails(copy, "pg_dumpall", "--no-sync", "-f", "/dev/null")
         seen["pg_amcheck"] = _fails(
             copy,
             "pg_amcheck",
-            "--all",
+            *(f"--database={name}" for name in STORY.names),
             "--install-missing",
             "--heapallindexed",
             "--parent-check",
@@ -99,7 +102,7 @@ def _backup(world: World, fault: Fault) -> bool:
         data = folder / "data"
         run(["cp", "-a", world.base_backups / "full", data], timeout_s=TIMEOUT_S)
         binaries.own(folder)
-        if fault in physical.FAULTS and fault.offline is not None:
+        if fault.offline is not None:
             server = replace(world.production, data=data)
             # a backup is no cluster to the programs that give damaged pages valid checksums
             with suppress(RunbookError):

@@ -93,7 +93,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(name="the copy is on production's timeline", offline=_not_recovered, stops=True, fires=fails("identity.timeline")),
     Fault(name="what answers is production", online=_production, stops=True, fires=fails("identity.directory", "identity.timeline")),
     Fault(name="recovery has not ended", late=True, offline=_append("standby.signal", ""), settings=_STANDBY,
-          stops=True, fires=fails("recovery.ended")),
+          stops=True, fires={"identity.timeline": OPEN}),
     sql("a database is missing", "identity.database:ledger", "DROP DATABASE ledger", late=True, stops=True),
     sql("a database is half dropped", "identity.database:ledger",
         "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'ledger'", late=True, stops=True),
