@@ -35,6 +35,14 @@ users = 2000
 warmup = "3s"
 writers = 2
 
+[drill.own_schema]
+dump = "schema.sql"
+roles = ["shop_owner"]
+seed = ["invented-rows.sql"]
+write = "INSERT INTO shop.orders (customer_id, cents, key) VALUES (1 + %(n)s %% 200, %(n)s, %(request_id)s)"
+request_id = "shop.orders.key"
+read = "SELECT 1 FROM shop.orders LIMIT 20"
+
 [drill.containers]
 image = "postgres:{major}"
 majors = [18, 17, 16, 15]

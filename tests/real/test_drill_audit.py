@@ -33,6 +33,7 @@ from fixtures.drill.audit_production import (
 from fixtures.drill.audit_served import ServedAudit
 from fixtures.drill.bindings import ROOT
 from fixtures.drill.cluster import Places, archive_command
+from fixtures.drill.content import CARDS
 from fixtures.drill.record import end_world
 from fixtures.drill.verdicts import ask
 from fixtures.drill.witness import OPEN, TABLES, Ack, last_closing, read_doors
@@ -327,10 +328,16 @@ def test_a_production_that_still_takes_writes(restored: Restored) -> None:
     world = restored.world
     open_it, close_it = "ALTER ROLE stampcard_app LOGIN", "ALTER ROLE stampcard_app NOLOGIN"
     with changed(world.production, open_it, close_it):
-        accepted = closed_to_application(world.app_endpoint(), name="production_closed", what="production")
+        accepted = closed_to_application(
+            world.app_endpoint(), name="production_closed", what="production", write=CARDS.write
+        )
         other = world.app_endpoint().on("postgres")
-        elsewhere = closed_to_application(other, name="production_closed", what="production")
-    refused = closed_to_application(world.app_endpoint(), name="production_closed", what="production")
+        elsewhere = closed_to_application(
+            other, name="production_closed", what="production", write=CARDS.write
+        )
+    refused = closed_to_application(
+        world.app_endpoint(), name="production_closed", what="production", write=CARDS.write
+    )
 
     assert accepted.verdict is Verdict.FAIL
     assert elsewhere.verdict is not Verdict.FAIL
