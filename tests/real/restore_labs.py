@@ -150,13 +150,14 @@ class BaseBackupLab(Lab):
         victim = max(
             (self.base_backups / "full" / "base").rglob("[0-9]*"), key=lambda path: path.stat().st_size
         )
-        _flip(victim)
+        flip(victim)
 
 
+@dataclass(frozen=True, kw_only=True)
 class PgBackRestLab(Lab):
     """An encrypted, compressed pgBackRest repository in a folder."""
 
-    stanza = "demo"
+    stanza: str = "demo"
 
     @property
     def config(self) -> Path:
@@ -212,7 +213,7 @@ class PgBackRestLab(Lab):
 
     def damage_backup(self) -> None:
         files = [path for path in self.place.glob("backup/*/*F/pg_data/**/*") if path.is_file()]
-        _flip(max(files, key=lambda path: path.stat().st_size))
+        flip(max(files, key=lambda path: path.stat().st_size))
 
     def _write_config(self) -> None:
         home = self.home
@@ -228,7 +229,8 @@ class PgBackRestLab(Lab):
         self.server.binaries.own(self.config)
 
 
-def _flip(path: Path) -> None:
+def flip(path: Path) -> None:
+    """Change one byte in the middle of a file."""
     with path.open("r+b") as file:
         file.seek(path.stat().st_size // 2)
         byte = file.read(1)
