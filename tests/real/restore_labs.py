@@ -215,10 +215,14 @@ class PgBackRestLab(Lab):
         files = [path for path in self.place.glob("backup/*/*F/pg_data/**/*") if path.is_file()]
         flip(max(files, key=lambda path: path.stat().st_size))
 
+    def repository(self) -> str:
+        """Return the lines that say where the repository is."""
+        return f"repo1-path={self.place}\n"
+
     def _write_config(self) -> None:
         home = self.home
         self.config.write_text(
-            f"[global]\nrepo1-path={self.place}\nrepo1-retention-full=9\nrepo1-cipher-type=aes-256-cbc\n"
+            f"[global]\n{self.repository()}repo1-retention-full=9\nrepo1-cipher-type=aes-256-cbc\n"
             f"repo1-cipher-pass={PASSPHRASE}\ncompress-type=zst\ncompress-level=1\nstart-fast=y\n"
             f"log-path={home}/pgbackrest-log\nlock-path={home}/pgbackrest-lock\n"
             f"spool-path={home}/pgbackrest-spool\nlog-level-console=off\nlog-level-file=warn\n"

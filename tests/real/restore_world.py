@@ -1,7 +1,7 @@
 """A small production with an archive, a base backup and a damage, for the tests of restores."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -83,7 +83,7 @@ class World:
 
 
 @contextmanager
-def production(public_dir: Path, kind: type[Lab], binaries: Binaries) -> Iterator[World]:
+def production(public_dir: Path, kind: Callable[..., Lab], binaries: Binaries) -> Iterator[World]:
     """Make it; everything is ended and removed behind it by whoever owns `public_dir`."""
     home = Path(tempfile.mkdtemp(prefix="w", dir=public_dir))
     home.chmod(0o755)
