@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pytest
-
 from fixtures.command import find_tool, run
 from fixtures.postgres.binaries import Binaries, embedded_binaries, open_binaries
 from fixtures.postgres.server import Server
@@ -20,6 +18,7 @@ from fixtures.providers.base import Provider, Site
 from fixtures.providers.basebackup.backend import BaseBackupDirectory
 from fixtures.providers.pgbackrest.backend import PgBackRest
 from fixtures.settings import BaseBackupProvider, PgBackRestProvider
+from tests.missing import missing
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 PASSPHRASE = "correct horse battery"
@@ -250,7 +249,7 @@ def embedded(public_dir: Path) -> Binaries:
 def debian_15(_: Path) -> Binaries:
     """PostgreSQL 15 from Debian, beside the pgBackRest that knows no later one."""
     if shutil.which("pgbackrest") is None or not DEBIAN_15.is_dir():
-        pytest.skip("NOT RUN: pgbackrest and postgresql-15 of Debian 12 are not installed")
+        missing("pgbackrest and postgresql-15 of Debian 12")
     return open_binaries(DEBIAN_15)
 
 

