@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DRILL ?= embedded
 BENCH ?= content
 .DEFAULT_GOAL := help
-.PHONY: help setup drill image test check init report plan history clean-drill docs lock bench manifest
+.PHONY: help setup drill image test lint check init report plan history clean-drill docs lock bench manifest
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,10 +30,12 @@ image: $(STAMP) ## Build the image of a drill in containers from this machine's 
 test: $(STAMP) ## Run this project's own tests
 	@$(BIN)/pytest tests -n 2 --dist loadfile $(ARGS)
 
-check: $(STAMP) ## Format, lint, types and fast tests
+lint: $(STAMP) ## Format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+check: lint ## Format, lint, types and fast tests
 	$(BIN)/pytest tests/unit
 
 init: $(STAMP) ## Look at production, read-only, and write a first configuration (ARGS="--dsn=... --out=FILE")
