@@ -182,7 +182,9 @@ def test_content_compares_with_damaged_production(own_server: Server, subject_of
         )
         fired = content.check(subject)
         assert found(fired, prefix + "users").verdict is Verdict.FAIL
+        assert found(fired, prefix + "users").actual.endswith("; 1 row: id 1")
         assert found(fired, prefix + "stamps").verdict is Verdict.FAIL
+        assert found(fired, prefix + "stamps").actual.endswith("; 1 row: id 2000")
 
 
 def test_content_adds_up_the_changes_of_partitions(own_server: Server, subject_of: NewSubject) -> None:

@@ -14,7 +14,7 @@ from fixtures.checks.exact import IntegrityManifest, manifests_in, read_manifest
 from fixtures.checks.taking import take_manifest
 from fixtures.command import run, wait_for
 from fixtures.errors import ExitCode, RunbookError
-from fixtures.evidence import Check, Verdict
+from fixtures.evidence import Check, Verdict, keyed_hash
 from fixtures.postgres.binaries import Binaries
 from fixtures.postgres.server import Server
 from fixtures.postgres.session import Endpoint, connect
@@ -169,7 +169,7 @@ def test_a_changed_row_is_named_by_the_manifest_alone(world: World) -> None:
     assert "more than one row" in told(swap.format("(11 - id)"), swap.format("id"))
     users = "UPDATE users SET balance = {} WHERE id = 40"
     assert told(users.format("10.00"), users.format("40 / 4.0")).endswith(
-        "public.users (same number of rows, one row)"
+        f"public.users (same number of rows, the row with id sealed {keyed_hash('40')})"
     )
     assert {each.verdict for each in of_manifest(world.subject).values()} == {Verdict.PASS}
 
