@@ -12,7 +12,7 @@ import pytest
 from fixtures.postgres.binaries import Binaries, embedded_binaries
 from fixtures.postgres.server import Server, free_port
 
-pytest_plugins = ["pytester", "tests.engine", "tests.missing"]
+pytest_plugins = ["pytester", "tests.missing", "tests.engine"]
 
 # a runner in the background starts with Ctrl-C ignored, and its children would inherit that: what
 # sessions do on Ctrl-C is one of the things tested here

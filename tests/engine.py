@@ -1,4 +1,4 @@
-"""A container engine for tests: found or said to be missing, images built for them, what is in it."""
+"""A container engine for tests: found or named as missing, images built for them, what is in it."""
 
 import os
 from collections.abc import Iterator
@@ -10,11 +10,8 @@ from fixtures.drill.containers.engine import Engine
 from fixtures.drill.image.build import build
 from fixtures.errors import ToolError
 from fixtures.settings import Containers
+from tests.missing import missing
 
-#: words of the reason by which the end of a session lists what was not run
-NEEDS_ENGINE = "needs a container engine"
-#: set where these tests must run, as in .ci/run: a missing engine is then a failure
-REQUIRED = "RUNBOOK_REQUIRE_ENGINE"
 #: of the pinned wheel
 WHEEL_MAJOR = 18
 #: majors an image can be built of here: the distribution's packages', and the wheel's
@@ -26,25 +23,13 @@ MAJORS = tuple(
 )
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name what could not run for want of a container engine: a missing test is no green one."""
-    skipped = terminalreporter.stats.get("skipped", [])
-    missed = sorted(report.nodeid for report in skipped if NEEDS_ENGINE in str(report.longrepr))
-    if missed:
-        terminalreporter.section(f"NOT RUN: {len(missed)} tests need a container engine", red=True)
-        for name in missed:
-            terminalreporter.write_line(name)
-
-
 @pytest.fixture(scope="session")
 def engine() -> Engine:
     """The engine of this machine."""
     try:
         return Engine.open()
-    except ToolError as error:
-        if os.environ.get(REQUIRED):
-            pytest.fail(f"{REQUIRED} is set, and {error.fact}: {error.where}")
-        pytest.skip(f"{NEEDS_ENGINE}: {error.fact}")
+    except ToolError:
+        missing("a container engine")
 
 
 @pytest.fixture(scope="session")
