@@ -16,7 +16,9 @@ from fixtures.signatures import check_signature, sign
 SUMS: Final = "SHA256SUMS"
 SIGNATURE: Final = f"{SUMS}.sig"
 #: row data, secrets and what lives on after the run: never part of what is handed out
-EXCLUDED: Final = frozenset({"packs", "secrets", "safety", "safety-copy", "rescued-wal", "inbox", "lease"})
+EXCLUDED: Final = frozenset(
+    {"packs", "secrets", "safety", "safety-copy", "rescued-wal", "fetched-wal", "inbox", "lease"}
+)
 EXCLUDED_FILES: Final = frozenset({"bindings.json", "world.json", SUMS, SIGNATURE})
 _BLOCK: Final = 1 << 20
 

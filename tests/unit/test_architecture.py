@@ -70,7 +70,7 @@ LONGER = {
     "fixtures/actions/cutover.py": 460,
     "fixtures/command.py": 420,
     "fixtures/context.py": 490,
-    "fixtures/providers/base.py": 420,
+    "fixtures/providers/base.py": 430,
     "fixtures/providers/command/backend.py": 405,
     "fixtures/runs.py": 530,
 }
