@@ -3,7 +3,7 @@ How many faults of the corpus other verifiers catch: pg_amcheck, pg_verifybackup
 
 `python -m benchmarks.catch_rates` does each fault of tests/faults/ to a restored copy of its own, runs the three,
 and writes benchmarks/catch_rates.json, from which docs/checks.md shows the rates. What our own checks must see of
-each fault is held by tests/faults/test_corpus.py, not measured here.
+each fault is held by tests/faults/, not measured here.
 
 - pg_amcheck examines both databases with everything it has (heapallindexed, parent-check, checkunique).
 - pg_verifybackup looks at backups, never at a restored result: it gets the base backup, with the same damage where

@@ -371,3 +371,9 @@ def done(copy: Copy, fault: "Fault") -> dict[str, Check]:
     """Do a fault to a copy and ask every check."""
     with faulty(copy, fault):
         return examined(copy.subject(), stops=fault.stops)
+
+
+def seen(world: World, fault: "Fault") -> dict[str, str]:
+    """Do a fault to a copy of its own; return the checks that see it, with their verdicts."""
+    with copy_of(world, fault.target) as copy:
+        return fired(done(copy, fault), unreadable=fault.unreadable)
