@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DRILL ?= embedded
-BENCH ?= content
+BENCH ?= content many suite
 .DEFAULT_GOAL := help
 .PHONY: help setup drill image test lint check init report plan history clean-drill docs lock bench manifest
 
@@ -56,7 +56,7 @@ history: $(STAMP) ## Show how drills have gone: RTO, RPO, age of the last green 
 clean-drill: $(STAMP) ## End what a killed drill left behind
 	@$(BIN)/python -m fixtures.drill.clean
 
-bench: $(STAMP) ## Measure the checks against counts and pg_amcheck, on a throwaway cluster (BENCH= content, ...)
+bench: $(STAMP) ## Measure the checks against counts and pg_amcheck, on a throwaway cluster (BENCH= content many suite)
 	@for each in $(BENCH); do $(BIN)/python -m benchmarks.$$each || exit $$?; done
 
 docs: $(STAMP) ## Regenerate the generated pages of docs/

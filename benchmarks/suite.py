@@ -33,7 +33,7 @@ def main(arguments: Iterable[str]) -> int:
 
 def measure(made: World, endpoint: Endpoint, rows: int) -> None:
     """Compare the suite with pg_amcheck on the same database."""
-    table = Table(f"{rows / 1e6:g} million rows, 8 indexes, 2 foreign keys, {JOBS} connections")
+    table = Table(f"{rows / 1e6:g} million rows, 7 indexes, 2 foreign keys, {JOBS} connections")
     database = Database(name=endpoint.database, critical_tables=tuple(f"public.{name}" for name in TABLES))
     references = take_references(made.server.endpoint, (database,), jobs=JOBS)
 
