@@ -7,6 +7,7 @@ Ratios of processor time are the steadier ones: wall clock is shared with whatev
 import os
 import platform
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -142,6 +143,8 @@ def _serves(number: int) -> bool:
 @contextmanager
 def world() -> Iterator[World]:
     """Make a cluster in a folder of its own and throw it away."""
+    # ended from outside, it must not leave a server behind either
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     home = Path(tempfile.mkdtemp(prefix="rrbench-", dir="/tmp"))
     home.chmod(0o755)
     binaries = embedded_binaries(home)
