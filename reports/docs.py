@@ -4,6 +4,7 @@ Regenerates the pages of docs/ that are made from code: configuration, checks, e
 `python -m reports.docs`, or `make docs`. A test holds the committed pages equal to what this writes.
 """
 
+import json
 import re
 import sys
 import types
@@ -48,6 +49,8 @@ image = "postgres:{major}"
 majors = [18, 17, 16, 15]
 """
 DOCS: Final = Path(__file__).parents[1] / "docs"
+#: what benchmarks/catch_rates.py measured
+RATES: Final = DOCS.parent / "benchmarks" / "catch_rates.json"
 EXAMPLE: Final = TEMPLATES / "example.toml"
 #: first digit of a code -> what it is about
 GROUPS: Final = {
@@ -160,8 +163,25 @@ def checks_page() -> str:
         out += [f"## `{name}`", group.about, "\n".join([*head, *rows])]
         if group.notes:
             out.append(group.notes)
+    out += [
+        "## Catch rates",
+        (TEMPLATES / "checks_rates.md").read_text(encoding="utf-8").strip(),
+        _catch_rates(),
+    ]
     out.append((TEMPLATES / "checks_end.md").read_text(encoding="utf-8").strip())
     return "\n\n".join(out) + "\n"
+
+
+def _catch_rates() -> str:
+    subjects = json.loads(RATES.read_text(encoding="utf-8"))["subjects"]
+    names = [name for name in next(iter(subjects.values())) if name != "faults"]
+    total = {key: sum(found[key] for found in subjects.values()) for key in ("faults", *names)}
+    rows = [
+        f"| {subject} | {found['faults']} | {found['faults']} | {' | '.join(str(found[name]) for name in names)} |"
+        for subject, found in (*subjects.items(), ("**all**", total))
+    ]
+    heads = ["Faults of", "Number", "step 7", *(f"`{name}`" for name in names)]
+    return "\n".join([f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}", *rows])
 
 
 def _tables(
