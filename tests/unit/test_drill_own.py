@@ -15,6 +15,7 @@ from fixtures.drill.cluster import Places
 from fixtures.drill.content import CARDS, Content, read_drill
 from fixtures.drill.dsn import Pool, fixed_source
 from fixtures.drill.lookup import found_in_packs
+from fixtures.drill.own import named_roles
 from fixtures.drill.own_app import Statements, read_routes, write_routes
 from fixtures.drill.own_damage import KINDS, known_kind
 from fixtures.drill.witness import Ack, Recorder, read_acks
@@ -154,3 +155,20 @@ def test_a_place_is_remembered_and_looked_for(tmp_path: Path) -> None:
     assert (ack.table, ack.column) == ("films.loan", "key")
     assert found_in_packs([tmp_path], columns={"key"}) == {"a"}
     assert found_in_packs([tmp_path]) == {"b"}
+
+
+def test_the_roles_of_a_dump_are_all_named_at_once() -> None:
+    """Owners and grants, each once; neither PUBLIC nor what every cluster has; no text that looks like one."""
+    dump = """
+ALTER SCHEMA clinic OWNER TO dba;
+ALTER FUNCTION clinic.book(request uuid, n integer) OWNER TO "The Owner";
+ALTER TABLE clinic.visit OWNER TO postgres;
+GRANT USAGE ON SCHEMA clinic TO clinic_app;
+GRANT SELECT,INSERT ON TABLE clinic.visit TO clinic_app;
+REVOKE ALL ON FUNCTION clinic.book(request uuid, n integer) FROM PUBLIC;
+ALTER DEFAULT PRIVILEGES FOR ROLE dba IN SCHEMA clinic GRANT SELECT ON TABLES  TO reader WITH GRANT OPTION;
+GRANT pg_monitor TO pg_read_all_stats;
+COMMENT ON TABLE clinic.visit IS 'GRANT nothing TO nobody;';
+"""
+
+    assert named_roles(dump) == ("dba", "The Owner", "clinic_app", "reader")
