@@ -16,4 +16,4 @@ def test_everything_a_restore_needs_is_there(run):
     """All preconditions hold, each asked for and none assumed."""
     ready = run.perform(CheckReadiness())
 
-    assert ready.missing == ()
+    assert ready.missing == (), ready.told

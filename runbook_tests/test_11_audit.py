@@ -25,5 +25,5 @@ def test_the_run_ends_in_a_known_state(run, ledger):
     """Everything passed, or what failed is rolled back; the outside audit finds no broken promise."""
     end = close_out(run, ledger)
 
-    assert end.failed_steps == ()
-    assert end.broken_promises == ()
+    assert end.failed_steps == (), end.told
+    assert end.broken_promises == (), end.told

@@ -6,7 +6,7 @@ import pytest
 
 from fixtures.journal import Undo, When
 from fixtures.screen import headline, status_lines, writable
-from fixtures.state import RunState
+from fixtures.state import Result, RunState
 
 NOW = datetime(2026, 3, 1, 12, 10, tzinfo=UTC)
 FENCE = Undo(name="production_open", args={}, when=When.RELEASE)
@@ -128,3 +128,16 @@ def test_between_the_switch_and_the_gate_of_maintenance_nobody_is_told_of_an_acc
     assert writable(_state(switched=True, open_undo={1: opened})) == (
         "the restored database, behind maintenance: users are not let in yet"
     )
+
+
+def test_a_run_that_step_0_refused_has_nothing_to_go_on_with_or_to_undo():
+    """The next command is a new start; once T0 is declared, it is the resume again."""
+    refusal = Result("s00.ready", "failed", 0.1, "target: RB301 no base backup\n  at: the oldest", NOW)
+    refused = _state(results={"s00.ready": refusal}, stamps={})
+    later = _state(results={"s00.ready": refusal})
+
+    assert "next: nothing was changed: mend what step 0 names, then start anew" in _shown(refused)
+    assert "Preconditions: failed - target: RB301 no base backup" in "\n".join(
+        status_lines("20260301T120000Z-abcd", refused, running=False, now=NOW)
+    )
+    assert "next: pytest --resume=20260301T120000Z-abcd" in _shown(later)
