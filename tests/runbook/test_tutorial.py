@@ -113,6 +113,7 @@ def test_every_command_of_the_tutorial_does_what_it_says(shop):
     assert re.search(r"production\.toml:\d+: app\.maintenance\.on is not set yet", told)
     inspected = next(output for command, output in outputs.items() if "--inspect" in command)
     assert "test_it_stands_exactly_at_the_target PASSED" in inspected
+    assert "Maintenance mode: not turned by this run" in outputs["pytest --rollback"]
     assert list((shop.home / "restored").rglob("*")) == []
     assert PASSWORD not in told
     assert shop.access_rules() == rules
