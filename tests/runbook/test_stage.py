@@ -14,6 +14,7 @@ import pytest
 from aftermath import finish, kill, processes_of
 
 from fixtures.command import run, wait_for
+from fixtures.config import UNSET
 from fixtures.journal import read_journal
 from fixtures.manifest import CLOSE_OUT, STAGED
 from fixtures.postgres.binaries import Binaries
@@ -174,6 +175,30 @@ def test_production_that_may_not_be_asked_is_not_asked(config):
     summary = summary_of(shop, session)
     assert summary["production_state"] == "not asked"
     assert any("production, which was not asked" in line for line in summary["stage"]["not_proven"])
+
+
+def test_what_only_a_cutover_needs_may_be_left_open(config):
+    """A file as `make init` writes it will do, but for the canary; a stopped drill goes on with it as well."""
+    shop = config
+    text = re.sub(
+        r'^(served_url|metrics_url) = ".*"', rf'\1 = "{UNSET}"', shop.config.read_text(), flags=re.MULTILINE
+    )
+    text = re.sub(
+        r"^(on|off|status|write|read|write_probe) = \[.*\]", rf'\1 = ["{UNSET}"]', text, flags=re.MULTILINE
+    )
+    shop.config.write_text(re.sub(r"^command = \[.*\]", f'command = ["{UNSET}"]', text, flags=re.MULTILINE))
+    refused = drill(shop)
+    shop.config.write_text(text)
+
+    stopped = drill(shop, "--until=incident")
+    resumed = shop.run(f"--resume={stopped.run_id}")
+
+    assert refused.code == 4, refused.output[-2000:]
+    assert re.findall(r"(\S+) is not set yet", refused.output) == ["canary.command"]
+    assert text.count(UNSET) > 8
+    assert stopped.code == 11, stopped.output[-4000:]
+    assert resumed.code == 0, resumed.output[-4000:]
+    assert_gone(shop, stopped)
 
 
 def test_a_moment_is_chosen_by_the_seed(shop):
