@@ -174,6 +174,19 @@ def test_a_heartbeat_that_beats_is_configured(server, tmp_path):
     assert heartbeat.interval.total_seconds() == 4
 
 
+def test_a_heartbeat_of_one_row_is_proposed_with_what_is_to_be_confirmed(server, tmp_path):
+    """A row that is written over has no distances: whether it beats, and how fast, is the team's to say."""
+    # it lies an hour ahead: however slow the machine is, it is fresh
+    row = "INSERT INTO public.heartbeat SELECT clock_timestamp() + interval '1 hour'"
+    script(server.endpoint.on("shop"), "TRUNCATE public.heartbeat", row)
+    init(server, tmp_path / "p.toml")
+    text = (tmp_path / "p.toml").read_text()
+
+    assert "CONFIRM: one fresh row" in text
+    assert '# interval = "10s"' in text
+    assert "does not beat" not in text
+
+
 def test_a_heartbeat_that_stopped_is_only_proposed(server, tmp_path):
     """A check that would be red in every restore is a person's to take."""
     script(server.endpoint.on("shop"), "TRUNCATE public.heartbeat", BEATS.format(past=3600))
