@@ -14,10 +14,12 @@ from fixtures.postgres.server import Server, free_port
 
 pytest_plugins = ["pytester", "tests.missing", "tests.engine"]
 
-# a runner in the background starts with Ctrl-C ignored, and its children would inherit that: what
-# sessions do on Ctrl-C is one of the things tested here
+# a runner in the background starts with Ctrl-C ignored, one under nohup with a lost terminal, and its
+# children would inherit that: what sessions do on either is one of the things tested here
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
