@@ -25,7 +25,7 @@ FAULTS: tuple[Fault, ...] = (
     sql("a role cannot log in", ROLES, "ALTER ROLE auditor NOLOGIN"),
     sql("a role has expired", ROLES, "ALTER ROLE auditor VALID UNTIL '2020-01-01'"),
     sql("a role passes row-level security", ROLES, "ALTER ROLE app BYPASSRLS"),
-    sql("a password is another one", "privileges.passwords", "ALTER ROLE app PASSWORD 'another for the corpus'"),
+    sql("a password is another one", "privileges.passwords", "ALTER ROLE auditor PASSWORD 'another for the corpus'"),
     sql("a membership is lost", "privileges.memberships", "REVOKE reader FROM app"),
     sql("a membership is new", "privileges.memberships", "GRANT owner TO app"),
     sql("a member may admit others", "privileges.memberships", "GRANT reader TO app WITH ADMIN OPTION"),
