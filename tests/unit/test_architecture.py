@@ -30,6 +30,7 @@ FLOORS = (
     ("fixtures.config", "fixtures.journal", "fixtures.command", "fixtures.progress", "fixtures.scratch"),
     ("fixtures.state", "fixtures.postgres", "fixtures.signatures"),
     ("fixtures.adoption", "fixtures.screen", "fixtures.migrations", "fixtures.providers.base"),
+    ("fixtures.providers.objects",),
     ("fixtures.providers.local",),
     # the adapters: none knows another; what they share are the value types of fixtures.providers.base,
     # and what is the same for every restored copy on this machine
