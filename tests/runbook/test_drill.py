@@ -23,16 +23,17 @@ def test_the_drill_restores_after(disaster, checkout):
     assert {suite.get(bad) for bad in ("failures", "errors", "skipped")} == {"0"}
 
 
-@pytest.mark.parametrize("provider", sorted(set(ARCHIVING) - {"basebackup"}))
-def test_the_drill_restores_through(provider, checkout):
+@pytest.mark.parametrize("way", sorted(set(ARCHIVING) - {"basebackup"}))
+def test_the_drill_restores_through(way, checkout):
     """The same runbook, with production backed up for another provider, and served into its new place."""
-    if shutil.which(provider) is None:
-        missing(f"{provider}, and PostgreSQL of a major version it knows")
-    session = checkout.run("--drill", f"--provider={provider}", "--disaster=drop", "--seed=7")
+    lacking = [tool for tool in ARCHIVING[way].tools if shutil.which(tool) is None]
+    if lacking:
+        missing(f"{', '.join(lacking)} for a drill through {way}")
+    session = checkout.run("--drill", f"--provider={way}", "--disaster=drop", "--seed=7")
 
     assert session.code == 0, session.output[-3000:]
     check_served(checkout)
-    assert checkout.summary()["provider"] == provider
+    assert checkout.summary()["provider"] == ARCHIVING[way].provider
 
 
 def test_a_drill_goes_through_no_provider_it_did_not_make(checkout):
