@@ -29,11 +29,12 @@ FLOORS = (
     ("fixtures.evidence", "fixtures.settings", "fixtures.manifest", "fixtures.gates", "fixtures.lease"),
     ("fixtures.config", "fixtures.journal", "fixtures.command", "fixtures.progress", "fixtures.scratch"),
     ("fixtures.state", "fixtures.postgres", "fixtures.signatures"),
+    ("fixtures.providers.access",),
     ("fixtures.adoption", "fixtures.screen", "fixtures.migrations", "fixtures.providers.base"),
-    ("fixtures.providers.objects",),
-    ("fixtures.providers.local",),
+    ("fixtures.providers.objects", "fixtures.providers.compare"),
+    ("fixtures.providers.local", "fixtures.providers.remote"),
     # the adapters: none knows another; what they share are the value types of fixtures.providers.base,
-    # and what is the same for every restored copy on this machine
+    # and what is the same for every restored copy on this machine, or on a server elsewhere
     (
         "fixtures.app",
         "fixtures.checks",
