@@ -5,101 +5,22 @@ The contract suite asks the registry for providers and this module for their lab
 lab fails the suite.
 """
 
-import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from fixtures.command import find_tool, run
 from fixtures.postgres.binaries import Binaries, embedded_binaries, open_binaries
-from fixtures.postgres.server import Server
-from fixtures.providers.base import Provider, Site
+from fixtures.providers.base import Site
 from fixtures.providers.basebackup.backend import BaseBackupDirectory
 from fixtures.providers.pgbackrest.backend import PgBackRest
 from fixtures.settings import BaseBackupProvider, PgBackRestProvider
 from tests.missing import missing
+from tests.real.lab import Lab, flip
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 PASSPHRASE = "correct horse battery"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lab:
-    """
-    A store that production archives into.
-
-    Attributes:
-        home: folder of everything.
-        server: production.
-        place: the store's own folder.
-    """
-
-    home: Path
-    server: Server
-    place: Path
-
-    @property
-    def archive_command(self) -> str:
-        """Production's archive_command."""
-        raise NotImplementedError
-
-    @property
-    def places(self) -> tuple[Path, ...]:
-        """Folders of the store that no copy may be restored into, and no new archive may be in."""
-        return (self.place,)
-
-    def make(self) -> None:
-        """Make the store's folders, before production starts."""
-        raise NotImplementedError
-
-    def prepare(self) -> None:
-        """Make the store ready for a running production."""
-
-    def back_up(self) -> None:
-        """Take a base backup."""
-        raise NotImplementedError
-
-    def segment(self, name: str) -> Path:
-        """Return the file that holds a segment."""
-        raise NotImplementedError
-
-    def provider(self, site: Site) -> Provider:
-        """Return the provider over this store."""
-        raise NotImplementedError
-
-    def clone(self, name: str) -> "Lab":
-        """Copy the store, for a test that harms it."""
-        place = self.home / name
-        run(["cp", "-a", self.place, place], timeout_s=60)
-        return replace(self, place=place)
-
-    def lose(self, segment: str) -> None:
-        """Remove a segment."""
-        self.segment(segment).unlink()
-
-    def cut(self, segment: str) -> None:
-        """Cut a segment off in the middle."""
-        path = self.segment(segment)
-        os.truncate(path, path.stat().st_size // 2)
-
-    def hide(self) -> None:
-        """Make the store unreachable, as an unmounted file system is: an empty folder stays."""
-        self.place.rename(self.place.with_name(f"{self.place.name}.hidden"))
-        self.place.mkdir()
-
-    def show(self) -> None:
-        """Make it reachable again."""
-        self.place.rmdir()
-        self.place.with_name(f"{self.place.name}.hidden").rename(self.place)
-
-    def add_history(self, name: str, text: str) -> None:
-        """Put a timeline's history file into the archive."""
-        raise NotImplementedError
-
-    def damage_backup(self) -> None:
-        """Flip bytes inside the backup."""
-        raise NotImplementedError
 
 
 class BaseBackupLab(Lab):
@@ -230,15 +151,6 @@ class PgBackRestLab(Lab):
         )
         self.config.chmod(0o600)
         self.server.binaries.own(self.config)
-
-
-def flip(path: Path) -> None:
-    """Change one byte in the middle of a file."""
-    with path.open("r+b") as file:
-        file.seek(path.stat().st_size // 2)
-        byte = file.read(1)
-        file.seek(-1, os.SEEK_CUR)
-        file.write(bytes([byte[0] ^ 0xFF]))
 
 
 def embedded(public_dir: Path) -> Binaries:

@@ -1,0 +1,96 @@
+"""What every lab of a restore provider has: a store that production archives into, and ways to harm it."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fixtures.command import run
+from fixtures.postgres.server import Server
+from fixtures.providers.base import Provider, Site
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lab:
+    """
+    A store that production archives into.
+
+    Attributes:
+        home: folder of everything.
+        server: production.
+        place: the store's own folder.
+    """
+
+    home: Path
+    server: Server
+    place: Path
+
+    @property
+    def archive_command(self) -> str:
+        """Production's archive_command."""
+        raise NotImplementedError
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Folders of the store that no copy may be restored into, and no new archive may be in."""
+        return (self.place,)
+
+    def make(self) -> None:
+        """Make the store's folders, before production starts."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Make the store ready for a running production."""
+
+    def back_up(self) -> None:
+        """Take a base backup."""
+        raise NotImplementedError
+
+    def segment(self, name: str) -> Path:
+        """Return the file that holds a segment."""
+        raise NotImplementedError
+
+    def provider(self, site: Site) -> Provider:
+        """Return the provider over this store."""
+        raise NotImplementedError
+
+    def clone(self, name: str) -> "Lab":
+        """Copy the store, for a test that harms it."""
+        place = self.home / name
+        run(["cp", "-a", self.place, place], timeout_s=60)
+        return replace(self, place=place)
+
+    def lose(self, segment: str) -> None:
+        """Remove a segment."""
+        self.segment(segment).unlink()
+
+    def cut(self, segment: str) -> None:
+        """Cut a segment off in the middle."""
+        path = self.segment(segment)
+        os.truncate(path, path.stat().st_size // 2)
+
+    def hide(self) -> None:
+        """Make the store unreachable, as an unmounted file system is: an empty folder stays."""
+        self.place.rename(self.place.with_name(f"{self.place.name}.hidden"))
+        self.place.mkdir()
+
+    def show(self) -> None:
+        """Make it reachable again."""
+        self.place.rmdir()
+        self.place.with_name(f"{self.place.name}.hidden").rename(self.place)
+
+    def add_history(self, name: str, text: str) -> None:
+        """Put a timeline's history file into the archive."""
+        raise NotImplementedError
+
+    def damage_backup(self) -> None:
+        """Flip bytes inside the backup."""
+        raise NotImplementedError
+
+
+def flip(path: Path) -> None:
+    """Change one byte in the middle of a file."""
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte[0] ^ 0xFF]))
