@@ -17,6 +17,7 @@ from fixtures.providers.basebackup.backend import BaseBackupDirectory
 from fixtures.providers.pgbackrest.backend import PgBackRest
 from fixtures.settings import BaseBackupProvider, PgBackRestProvider
 from tests.missing import missing
+from tests.real.barman_lab import BarmanLab, with_barman
 from tests.real.lab import Lab, flip
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
@@ -168,6 +169,7 @@ def debian_15(_: Path) -> Binaries:
 #: registry name -> the lab's class, and the server programs it needs
 LABS: dict[str, tuple[type[Lab], Callable[[Path], Binaries]]] = {
     "basebackup": (BaseBackupLab, embedded),
+    "barman": (BarmanLab, with_barman),
     "pgbackrest": (PgBackRestLab, debian_15),
 }
 #: provider -> why the suite leaves it out

@@ -41,6 +41,7 @@ FLOORS = (
         "fixtures.drill",
         "fixtures.monitoring",
         "fixtures.production",
+        "fixtures.providers.barman",
         "fixtures.providers.basebackup",
         "fixtures.providers.command",
         "fixtures.providers.pgbackrest",
