@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DRILL ?= embedded
 BENCH ?= content many suite
+# what a drill of Neon is simulated by: the vendor's API description, fetched where it is needed
+NEON_API := fixtures/drill/neon_simulator/description/openapi.json
 .DEFAULT_GOAL := help
-.PHONY: help setup drill image test lint check init report plan history clean-drill docs lock bench manifest
+.PHONY: help setup drill image test lint check init report plan history clean-drill docs lock bench manifest neon-api
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,9 +22,14 @@ $(STAMP): requirements.lock reports/package-lock.json
 
 setup: $(STAMP) ## Build .venv from the lock file, hashes verified
 
-drill: $(STAMP) ## Damage a throwaway production and run the whole runbook (DRILL= PROVIDER= DISASTER= SEED= SCALE= MAJOR=)
+drill: $(STAMP) $(if $(filter neon,$(PROVIDER)),$(NEON_API)) ## Damage a throwaway production and run the whole runbook (DRILL= PROVIDER= DISASTER= SEED= SCALE= MAJOR=)
 	@$(BIN)/pytest --drill=$(DRILL) $(if $(PROVIDER),--provider=$(PROVIDER)) $(if $(DISASTER),--disaster=$(DISASTER)) $(if $(SEED),--seed=$(SEED)) $(if $(SCALE),--scale=$(SCALE)) $(if $(MAJOR),--pg-major=$(MAJOR)) $(ARGS); \
 	code=$$?; echo "exit code $$code"; exit $$code
+
+$(NEON_API): fixtures/drill/neon_simulator/obtain.py | $(STAMP)
+	$(BIN)/python -m fixtures.drill.neon_simulator.obtain
+
+neon-api: $(NEON_API) ## Fetch Neon's published API description, hash verified, for drills and tests of Neon
 
 image: $(STAMP) ## Build the image of a drill in containers from this machine's packages (MAJOR= TAG=)
 	@$(BIN)/python -m fixtures.drill.image.build --major $(MAJOR) $(if $(TAG),--tag $(TAG))
