@@ -19,6 +19,7 @@ from fixtures.settings import BaseBackupProvider, PgBackRestProvider
 from tests.missing import missing
 from tests.real.barman_lab import BarmanLab, with_barman
 from tests.real.lab import Lab, flip
+from tests.real.walg_lab import WalGLab
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 PASSPHRASE = "correct horse battery"
@@ -171,6 +172,7 @@ LABS: dict[str, tuple[type[Lab], Callable[[Path], Binaries]]] = {
     "basebackup": (BaseBackupLab, embedded),
     "barman": (BarmanLab, with_barman),
     "pgbackrest": (PgBackRestLab, debian_15),
+    "walg": (WalGLab, embedded),
 }
 #: provider -> why the suite leaves it out
 WITHOUT_LAB = {

@@ -45,6 +45,7 @@ FLOORS = (
         "fixtures.providers.basebackup",
         "fixtures.providers.command",
         "fixtures.providers.pgbackrest",
+        "fixtures.providers.walg",
         "fixtures.tickets",
     ),
     ("fixtures.providers",),

@@ -1,0 +1,223 @@
+"""What is special to the provider `walg`: statuses, secrets, records, over real data behind a simulator of WAL-G."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fixtures.command import run
+from fixtures.errors import ProviderError, ToolError
+from fixtures.evidence import redact
+from fixtures.providers.base import Target, TargetKind
+from fixtures.providers.local.instance import Instance
+from fixtures.providers.walg.backend import NEVER_EXECUTED, WalG
+from fixtures.providers.walg.tool import Tool
+from fixtures.settings import WalGProvider
+from tests.real.restore_labs import embedded
+from tests.real.restore_world import World, production
+from tests.real.walg_lab import WalGLab
+
+KEY = "simulated-libsodium-key"
+
+
+@pytest.fixture(scope="module")
+def world(public_dir: Path) -> Iterator[World]:
+    """Production after the damage, with a storage."""
+    with production(public_dir, WalGLab, embedded(public_dir)) as made:
+        yield made
+
+
+def storage(world: World, name: str) -> WalGLab:
+    """A copy of the storage, to be harmed."""
+    lab = world.lab.clone(name)
+    assert isinstance(lab, WalGLab)
+    return lab
+
+
+def before_damage(world: World) -> Target:
+    return Target(kind=TargetKind.XID, value=str(world.damage.xid), exclusive=True)
+
+
+def codes(world: World, lab: WalGLab, name: str) -> list[str]:
+    """Codes of all findings against the usual target."""
+    return [finding.code for finding in world.provider(name, lab=lab).check(before_damage(world))]
+
+
+def test_the_plan_says_that_it_was_never_executed(world: World) -> None:
+    """Whoever reads a plan learns how far the provider was tested, and sees the commands."""
+    commands = world.provider("plan").plan(before_damage(world)).commands
+
+    assert commands[0] == NEVER_EXECUTED
+    assert "never executed" in commands[0]
+    assert "backup-fetch" in commands[1]
+
+
+def test_positions_are_whole_numbers(world: World) -> None:
+    """WAL-G writes positions as decimal integers."""
+    lab = storage(world, "numbers")
+    (detail,) = (json.loads(path.read_text()) for path in lab.backups.glob("*.detail.json"))
+
+    (backup,) = world.provider("numbers", lab=lab).window().base_backups
+
+    assert (backup.start_lsn.value, backup.stop_lsn.value) == (detail["start_lsn"], detail["finish_lsn"])
+    assert backup.major == world.server.binaries.major
+    assert backup.timeline == 1
+
+
+def test_the_restore_command_knows_what_is_not_there_from_what_failed(world: World) -> None:
+    """74 becomes 1 while the storage answers; every other failure becomes 255, which stops the server."""
+    lab = storage(world, "statuses")
+    provider = world.provider("statuses", lab=lab)
+    plan = provider.plan(Target(kind=TargetKind.LATEST))
+    restored = provider.start(plan, lambda _: None)
+    instance = Instance.of(provider._site, restored.ref)
+    target = instance.folder.root / "segment"
+
+    def ask(name: str) -> int:
+        argv = ["/bin/sh", instance.folder.script, name, target]
+        return run(argv, timeout_s=20, check=False, user=world.server.binaries.user).returncode
+
+    first = world.commits[0].segment
+    try:
+        assert ask(first) == 0
+        assert target.stat().st_size == 16 * 1024 * 1024
+        assert ask("0000000100000000000000FF") == 1
+        assert ask("00000002.history") == 1
+        lab.cut(first)
+        assert ask(first) == 255
+        assert not target.with_name("segment.part").exists()
+        lab.lose(first)
+        assert ask(first) == 1
+        lab.hide()
+        assert ask("0000000100000000000000FF") == 255
+        lab.show()
+    finally:
+        provider.discard(plan.instance)
+
+
+def test_a_secret_goes_by_environment_and_is_never_shown(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its key the storage is refused by name; with it the copy is restored, and nothing prints it."""
+    lab = storage(world, "sealed")
+    (lab.place / "passphrase").write_text(KEY)
+    assert codes(world, lab, "sealed") == ["RB309"]
+
+    monkeypatch.setenv("WALG_LIBSODIUM_KEY", KEY)
+    settings = WalGProvider(program=str(lab.program), config=lab.config, env=("WALG_LIBSODIUM_KEY",))
+    provider = WalG(settings, world.site("sealed"))
+    plan = provider.plan(before_damage(world))
+    try:
+        restored = provider.start(plan, lambda _: None)
+
+        assert restored.paused
+        assert KEY not in " ".join(plan.commands)
+        assert KEY not in Instance.of(provider._site, restored.ref).folder.script.read_text()
+        assert KEY not in redact(f"it is {KEY}")
+    finally:
+        provider.discard(plan.instance)
+
+
+def test_tablespaces_are_refused_before_anything_is_fetched(world: World) -> None:
+    """WAL-G would write them where production's own are."""
+    lab = storage(world, "spaces")
+    where = str(world.home / "space")
+    lab.record(
+        Spec={"base_prefix": str(world.server.data), "tablespaces": ["16400"],
+              "16400": {"loc": where, "link": "pg_tblspc/16400"}}
+    )  # fmt: skip
+    assert codes(world, lab, "spaces") == ["RB108"]
+    provider = world.provider("spaces", lab=lab)
+    plan = provider.plan(before_damage(world))
+
+    for attempt in (lambda: provider.prefetch(plan), lambda: provider.start(plan, lambda _: None)):
+        with pytest.raises(ProviderError) as error:
+            attempt()
+        assert error.value.code == "RB108"
+
+    assert not Instance.of(provider._site, plan.instance).folder.partial.exists()
+    provider.discard(plan.instance)
+
+
+def test_an_increment_without_its_base_is_refused(world: World) -> None:
+    """What a backup builds on is looked for in the storage, not in the catalogue."""
+    lab = storage(world, "increment")
+    lab.record(DeltaFrom="base_000000010000000000000001", DeltaCount=1)
+
+    assert codes(world, lab, "increment") == ["RB301"]
+
+
+def test_a_storage_of_another_cluster_and_an_empty_one_are_told_apart(world: World) -> None:
+    """A wrong prefix is named as such; an empty folder is not a cluster without backups."""
+    assert [
+        finding.code for finding in world.provider("other", system_identifier="1").check(before_damage(world))
+    ] == ["RB305"]
+
+    lab = storage(world, "empty")
+    lab.hide()
+    assert codes(world, lab, "empty") == ["RB309"]
+    lab.place.rmdir()
+    assert codes(world, lab, "gone") == ["RB309"]
+
+
+def test_a_backup_that_does_not_unpack_is_told_from_a_storage_that_went_away(world: World) -> None:
+    """Every failure of backup-fetch has status 1: the storage is asked which it was."""
+    lab = storage(world, "broken")
+    lab.damage_backup()
+    provider = world.provider("broken", lab=lab)
+    plan = provider.plan(before_damage(world))
+
+    with pytest.raises(ProviderError) as error:
+        provider.start(plan, lambda _: None)
+
+    assert error.value.code == "RB301"
+    assert "Failed to fetch backup" in error.value.where
+    provider.discard(plan.instance)
+
+
+@pytest.mark.parametrize(
+    ("said", "refused"), [("wal-g version v2.0.1", True), ("wal-g version 3.0.9", False)]
+)
+def test_an_old_program_is_refused(world: World, tmp_path: Path, said: str, refused: bool) -> None:
+    """Its answers are others; a program that is missing is named."""
+    program = tmp_path / "wal-g"
+    program.write_text(f"#!/bin/sh\necho '{said}'\n")
+    program.chmod(0o755)
+    tool = Tool(settings=WalGProvider(program=str(program)), user=None, segment_bytes=16 * 1024**2)
+
+    if refused:
+        with pytest.raises(ToolError) as error:
+            tool.prove_version()
+        assert error.value.code == "RB109"
+    else:
+        tool.prove_version()
+    absent = WalG(WalGProvider(program="no-such-wal-g"), world.site("absent"))
+    assert [each.code for each in absent.check(before_damage(world))] == ["RB109"]
+
+
+def test_another_segment_size_is_told() -> None:
+    """WAL-G reckons with 16 MB unless its environment says otherwise."""
+    tool = Tool(settings=WalGProvider(), user=None, segment_bytes=64 * 1024**2)
+
+    assert tool.env() == {"WALG_PG_WAL_SIZE": "64"}
+    assert replace(tool, segment_bytes=16 * 1024**2).env() == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"WALG_FILE_PREFIX": "/srv/backups"}', 'WALG_FILE_PREFIX: "/srv/backups"\n', "WALG_FILE_PREFIX=/srv/backups\n",
+     '{"WALG_FILE_PREFIX":"file://localhost/srv/backups"}'],
+    ids=["json", "yaml", "env", "url"],
+)  # fmt: skip
+def test_a_storage_on_this_machine_is_known_as_productions(tmp_path: Path, text: str) -> None:
+    """No copy is restored into it, whatever the configuration file's format."""
+    config = tmp_path / "walg"
+    config.write_text(text)
+
+    assert Tool(
+        settings=WalGProvider(config=config), user=None, segment_bytes=16 * 1024**2
+    ).local_path() == Path("/srv/backups")
+    config.write_text('{"WALG_S3_PREFIX": "s3://bucket/prefix"}')
+    assert Tool(settings=WalGProvider(config=config), user=None, segment_bytes=1).local_path() is None
