@@ -1,8 +1,11 @@
 """What every lab of a restore provider has: a store that production archives into, and ways to harm it."""
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fixtures.command import run
 from fixtures.postgres.server import Server
@@ -23,6 +26,12 @@ class Lab:
     home: Path
     server: Server
     place: Path
+
+    @classmethod
+    @contextmanager
+    def surroundings(cls, public_dir: Path) -> Iterator[Mapping[str, Any]]:  # noqa: ARG003 - for those that need some
+        """Provide what the store stands on, as fields of the lab; ended behind it."""
+        yield {}
 
     @property
     def archive_command(self) -> str:

@@ -6,9 +6,11 @@ lab fails the suite.
 """
 
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fixtures.command import find_tool, run
 from fixtures.postgres.binaries import Binaries, embedded_binaries, open_binaries
@@ -19,6 +21,7 @@ from fixtures.settings import BaseBackupProvider, PgBackRestProvider
 from tests.missing import missing
 from tests.real.barman_lab import BarmanLab, with_barman
 from tests.real.lab import Lab, flip
+from tests.real.s3_server import BUCKET, KEY, S3, SECRET, s3_server
 from tests.real.walg_lab import WalGLab
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
@@ -146,6 +149,7 @@ class PgBackRestLab(Lab):
         self.config.write_text(
             f"[global]\n{self.repository()}repo1-retention-full=9\nrepo1-cipher-type=aes-256-cbc\n"
             f"repo1-cipher-pass={PASSPHRASE}\ncompress-type=zst\ncompress-level=1\nstart-fast=y\n"
+            "job-retry=0\n"
             f"log-path={home}/pgbackrest-log\nlock-path={home}/pgbackrest-lock\n"
             f"spool-path={home}/pgbackrest-spool\nlog-level-console=off\nlog-level-file=warn\n"
             f"[{self.stanza}]\npg1-path={self.server.data}\npg1-port={self.server.port}\n"
@@ -153,6 +157,76 @@ class PgBackRestLab(Lab):
         )
         self.config.chmod(0o600)
         self.server.binaries.own(self.config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PgBackRestS3Lab(PgBackRestLab):
+    """An encrypted, compressed pgBackRest repository on a real S3 server; the store's folder is only a name."""
+
+    s3: S3
+
+    @classmethod
+    @contextmanager
+    def surroundings(cls, public_dir: Path) -> Iterator[Mapping[str, Any]]:
+        with s3_server(public_dir / "s3-pgbackrest") as made:
+            yield {"s3": made}
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        return ()
+
+    def make(self) -> None:
+        super().make()
+        self.place.rmdir()
+
+    def clone(self, name: str) -> "PgBackRestS3Lab":
+        for path in self.s3.walk(self.place.name):
+            target = name + path.removeprefix(self.place.name)
+            assert self.s3.change("POST", f"{target}?cp.from=/buckets/{BUCKET}/{path}")
+        made = replace(self, place=self.home / name)
+        made._write_config()
+        return made
+
+    def object(self, segment: str) -> str:
+        """Return the object that holds a segment."""
+        (found,) = (path for path in self.s3.walk(f"{self.place.name}/archive") if f"/{segment}-" in path)
+        return found
+
+    def lose(self, segment: str) -> None:
+        assert self.s3.change("DELETE", self.object(segment))
+
+    def cut(self, segment: str) -> None:
+        path = self.object(segment)
+        content = self.s3.read(path)
+        assert self.s3.change("PUT", path, content[: len(content) // 2])
+
+    def hide(self) -> None:
+        """Nothing answers at its address any more."""
+        text = self.config.read_text().replace(f"storage-port={self.s3.port}\n", "storage-port=9\n")
+        self.config.write_text(text.replace("io-timeout=10\n", "io-timeout=0.5\n"))
+
+    def show(self) -> None:
+        self._write_config()
+
+    def damage_backup(self) -> None:
+        paths = [
+            path
+            for path in self.s3.walk(f"{self.place.name}/backup")
+            if "F/pg_data/" in path or "F/bundle/" in path
+        ]
+        contents = {path: self.s3.read(path) for path in paths}
+        path = max(contents, key=lambda each: len(contents[each]))
+        middle = len(contents[path]) // 2
+        flipped = bytes([contents[path][middle] ^ 0xFF])
+        assert self.s3.change("PUT", path, contents[path][:middle] + flipped + contents[path][middle + 1 :])
+
+    def repository(self) -> str:
+        return (
+            f"repo1-type=s3\nrepo1-path=/{self.place.name}\nrepo1-s3-bucket={BUCKET}\nrepo1-s3-endpoint=localhost\n"
+            f"repo1-s3-region=auto\nrepo1-s3-uri-style=path\nrepo1-s3-key={KEY}\nrepo1-s3-key-secret={SECRET}\n"
+            f"repo1-storage-host=localhost\nrepo1-storage-port={self.s3.port}\n"
+            f"repo1-storage-ca-file={self.s3.authority}\nrepo1-bundle=y\nio-timeout=10\n"
+        )
 
 
 def embedded(public_dir: Path) -> Binaries:
@@ -167,12 +241,18 @@ def debian_15(_: Path) -> Binaries:
     return open_binaries(DEBIAN_15)
 
 
-#: registry name -> the lab's class, and the server programs it needs
+#: lab -> its class, and the server programs it needs
 LABS: dict[str, tuple[type[Lab], Callable[[Path], Binaries]]] = {
     "basebackup": (BaseBackupLab, embedded),
     "barman": (BarmanLab, with_barman),
     "pgbackrest": (PgBackRestLab, debian_15),
+    "pgbackrest-s3": (PgBackRestS3Lab, debian_15),
     "walg": (WalGLab, embedded),
+}
+#: lab of another kind of store -> the provider that reads it; any other lab's name is its provider's.
+#: What is about the restored copy alone is not asked of these again.
+VARIANTS = {
+    "pgbackrest-s3": "pgbackrest",
 }
 #: provider -> why the suite leaves it out
 WITHOUT_LAB = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.command import process_runs
-from fixtures.drill.record import Record, end_world
+from fixtures.drill.record import STORE, Record, end_world
 from fixtures.drill.s3 import S3, Identity, begin_s3, load_s3
 from fixtures.errors import ToolError
 from tests.missing import missing
@@ -25,7 +25,7 @@ def book(public_dir: Path) -> Record:
 def begun(book: Record) -> S3:
     """A server in a world."""
     return begin_s3(
-        book.folder / "s3", start=lambda begin: book.start("s3", begin),
+        book.folder / "s3", start=lambda begin: book.start(STORE, begin),
         writer=Identity(key="w", secret="w-secret-0123456789"), reader=Identity(key="r", secret="r-secret-0123456789"),
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,17 +34,27 @@ from fixtures.providers.basebackup.backend import BaseBackupDirectory
 from fixtures.providers.local.backend import LocalProvider
 from fixtures.providers.local.instance import Instance
 from fixtures.settings import BaseBackupProvider
-from tests.real.restore_labs import LABS, WITHOUT_LAB
+from tests.real.restore_labs import LABS, VARIANTS, WITHOUT_LAB
 from tests.real.restore_world import ROWS, World, production
 
 ALL_ROWS = list(range(ROWS + 1))
+
+
+#: for what is about the copy and not about the store: one lab per provider
+about_the_copy = pytest.mark.parametrize(
+    "world", sorted(set(LABS) - set(VARIANTS)), indirect=True, scope="module"
+)
 
 
 @pytest.fixture(scope="module", params=sorted(LABS))
 def world(public_dir: Path, request: pytest.FixtureRequest) -> Iterator[World]:
     """Production after the damage, still running, with a store of each provider's kind."""
     kind, binaries = LABS[request.param]
-    with production(public_dir, kind, binaries(public_dir)) as made:
+    programs = binaries(public_dir)
+    with (
+        kind.surroundings(public_dir) as given,
+        production(public_dir, partial(kind, **given), programs) as made,
+    ):
         yield made
 
 
@@ -118,7 +129,7 @@ def target_and_rows(world: World, case: str) -> tuple[Target, list[int]]:
 
 def test_every_provider_is_under_this_contract() -> None:
     """A new line in the registry needs a lab, or a reason."""
-    assert set(REGISTRY) == {*LABS, *WITHOUT_LAB}
+    assert set(REGISTRY) == {*(VARIANTS.get(lab, lab) for lab in LABS), *WITHOUT_LAB}
 
 
 def test_the_window_shows_what_can_be_restored(world: World) -> None:
@@ -250,6 +261,7 @@ def test_another_cluster_and_timeline_are_refused(world: World) -> None:
     assert codes(world.provider("unknown", lab=lab, timeline=9), target) == ["RB302"]
 
 
+@about_the_copy
 def test_a_copy_that_does_not_fit_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Space is asked for before the copy."""
     monkeypatch.setattr("fixtures.providers.local.check.SPACE_FACTOR", 1e9)
@@ -257,6 +269,7 @@ def test_a_copy_that_does_not_fit_is_refused(world: World, monkeypatch: pytest.M
     assert codes(world.provider("space"), before_damage(world)) == ["RB308"]
 
 
+@about_the_copy
 @pytest.mark.parametrize("case", targets())
 def test_each_target_restores_exactly_its_rows(world: World, fresh: LocalProvider, case: str) -> None:
     """Inclusive and exclusive targets of every kind hold the rows they name, paused."""
@@ -274,6 +287,7 @@ def test_each_target_restores_exactly_its_rows(world: World, fresh: LocalProvide
         assert restored.last_commit_xid == world.after.xid
 
 
+@about_the_copy
 def test_a_paused_copy_moves_forward_only(world: World, fresh: LocalProvider) -> None:
     """Advance reaches the later target without a new copy; backward is refused; promote ends it."""
     first = fresh.plan(Target(kind=TargetKind.XID, value=str(world.commits[0].xid)))
@@ -434,6 +448,7 @@ def test_the_server_itself_fails_loudly_when_the_archive_goes(world: World) -> N
     provider.discard(plan.instance)
 
 
+@about_the_copy
 def test_isolation_is_red_for_a_copy_started_wrongly(world: World, fresh: LocalProvider) -> None:
     """A copy with production's files and settings is seen for what it is."""
     restored = fresh.start(fresh.plan(before_damage(world)), quiet)
@@ -474,6 +489,7 @@ def test_isolation_is_red_for_a_copy_started_wrongly(world: World, fresh: LocalP
     instance.server.kill(job)
 
 
+@about_the_copy
 def test_isolation_outlives_a_restart_without_options(world: World, fresh: LocalProvider) -> None:
     """The isolation stands in the files: a bare restart does not bring production's settings back."""
     restored = fresh.start(fresh.plan(before_damage(world)), quiet)
@@ -488,6 +504,7 @@ def test_isolation_outlives_a_restart_without_options(world: World, fresh: Local
     instance.server.kill(job)
 
 
+@about_the_copy
 def test_settings_that_break_the_isolation_are_refused(world: World) -> None:
     """[restore] settings are for memory, not for archive_mode."""
     provider = world.provider("settings")
@@ -500,6 +517,7 @@ def test_settings_that_break_the_isolation_are_refused(world: World) -> None:
     provider.discard(plan.instance)
 
 
+@about_the_copy
 def test_a_copy_becomes_fit_to_be_production_and_back(world: World, fresh: LocalProvider) -> None:
     """Durable, production's settings, archived and read back, backed up, kept alive; then closed again."""
     restored = _promoted(fresh, world)
@@ -567,6 +585,7 @@ def test_a_copy_becomes_fit_to_be_production_and_back(world: World, fresh: Local
     assert again.differences == ()
 
 
+@about_the_copy
 def test_without_new_places_the_copy_is_unprotected(world: World, fresh: LocalProvider) -> None:
     """It serves, and says since when nothing protects it; a setting production lacks is a difference."""
     restored = _promoted(fresh, world)
@@ -592,6 +611,7 @@ def test_without_new_places_the_copy_is_unprotected(world: World, fresh: LocalPr
         assert session.value("SELECT current_setting('archive_mode')") == "off"
 
 
+@about_the_copy
 def test_the_teams_own_supervisor_takes_over(
     world: World, fresh: LocalProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -620,6 +640,7 @@ def test_the_teams_own_supervisor_takes_over(
     assert not [finding for finding in fresh.isolation(restored.ref) if not finding.holds]
 
 
+@about_the_copy
 def test_the_old_archive_is_never_the_new_one(world: World, fresh: LocalProvider) -> None:
     """Two timelines in one archive lose commits, and a filled folder is somebody's."""
     restored = _promoted(fresh, world)
@@ -637,6 +658,7 @@ def test_the_old_archive_is_never_the_new_one(world: World, fresh: LocalProvider
     assert not [finding for finding in fresh.isolation(restored.ref) if not finding.holds]
 
 
+@about_the_copy
 def test_a_paused_copy_is_not_admitted(world: World, fresh: LocalProvider) -> None:
     """Commissioning asks for a promoted instance."""
     restored = fresh.start(fresh.plan(before_damage(world)), quiet)
@@ -647,6 +669,7 @@ def test_a_paused_copy_is_not_admitted(world: World, fresh: LocalProvider) -> No
     assert error.value.code == "RB313"
 
 
+@about_the_copy
 def test_discard_removes_its_own_and_nothing_else(world: World) -> None:
     """Twice is quiet, a folder without our marker is refused, so is another place."""
     provider = world.provider("mine")
@@ -673,6 +696,7 @@ def test_discard_removes_its_own_and_nothing_else(world: World) -> None:
     assert all(place.is_dir() for place in world.lab.places)
 
 
+@about_the_copy
 def test_a_foreign_folder_is_not_restored_into(world: World) -> None:
     """A run folder somebody filled is left alone."""
     provider = world.provider("foreign")
@@ -689,6 +713,7 @@ def test_a_foreign_folder_is_not_restored_into(world: World) -> None:
     assert (folder / "precious").exists()
 
 
+@about_the_copy
 def test_a_restore_folder_inside_production_is_refused(world: World) -> None:
     """Nothing is ever restored into production's data, archive or backups."""
     provider = world.provider("inside")
@@ -703,6 +728,7 @@ def test_a_restore_folder_inside_production_is_refused(world: World) -> None:
     assert not (world.server.data / "inside").exists()
 
 
+@about_the_copy
 def test_it_offers_no_safety_copy(world: World) -> None:
     """The safety copy is taken from production."""
     with pytest.raises(UnsupportedError):
