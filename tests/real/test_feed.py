@@ -17,7 +17,7 @@ from fixtures.postgres.lsn import Lsn, segment_name
 from fixtures.postgres.session import connect
 from fixtures.progress import Tick
 from fixtures.providers.base import BaseBackup, RestoredInstance, RestorePlan, Site, Target, TargetKind
-from fixtures.providers.basebackup.folders import Folders
+from fixtures.providers.basebackup.store import BaseBackupStore
 from fixtures.providers.local.backend import LocalProvider
 from fixtures.providers.local.feed import Feed, start_feed
 from fixtures.providers.local.instance import Instance
@@ -32,8 +32,8 @@ NOWHERE = "0000000100000000000000FF"
 TOOL = 'test -n "$RRB_FEED_SECRET" || exit 9; test -e "$1/$3" || exit 4; test -f "$1/$2" || exit 1; cp "$1/$2" "$4"'
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FedFolders(Folders):
+@dataclass(frozen=True, kw_only=True)
+class FedFolders(BaseBackupStore):
     """Folders whose log a feeder brings, one call of a tool per segment."""
 
     def restore_command(
