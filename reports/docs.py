@@ -22,7 +22,7 @@ from fixtures.checks.declared import MEANING as SEVERITIES
 from fixtures.errors import CATALOGUE, ExitCode
 from fixtures.outcome import MEANING
 from fixtures.providers.command import schema as command_schema
-from fixtures.settings import Settings, format_duration
+from fixtures.settings import ObjectUrl, Settings, format_duration
 from reports.pages import TEMPLATES
 from reports.summary import schema_text
 
@@ -59,9 +59,12 @@ GROUPS: Final = {
 }  # fmt: skip
 #: suffix of a key -> its unit
 UNITS: Final = {"_ms": "ms", "_s": "s", "_bytes": "bytes"}
-_WORDS: Final = {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path"}
+_WORDS: Final = {
+    bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path",
+    ObjectUrl: "`s3://bucket/prefix`",
+}  # fmt: skip
 _SIGNS: Final = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-_HEADER: Final = re.compile(r"^\[+([a-z_.]+)\]+$")
+_HEADER: Final = re.compile(r"^\[+([a-z0-9_.]+)\]+$")
 
 
 def main() -> int:

@@ -256,5 +256,6 @@ VARIANTS = {
 }
 #: provider -> why the suite leaves it out
 WITHOUT_LAB = {
-    "command": "restores whatever a team's scripts do: tests/real/test_provider_command_example.py"
+    "dump": "its claims are proven in tests/real/test_provider_dump.py",
+    "command": "restores whatever a team's scripts do: tests/real/test_provider_command_example.py",
 }

@@ -44,6 +44,7 @@ FLOORS = (
         "fixtures.providers.barman",
         "fixtures.providers.basebackup",
         "fixtures.providers.command",
+        "fixtures.providers.dump",
         "fixtures.providers.pgbackrest",
         "fixtures.providers.walg",
         "fixtures.tickets",
@@ -73,7 +74,7 @@ LONGER = {
     "fixtures/actions/cutover.py": 460,
     "fixtures/command.py": 420,
     "fixtures/context.py": 490,
-    "fixtures/providers/base.py": 430,
+    "fixtures/providers/base.py": 450,
     "fixtures/providers/command/backend.py": 405,
     "fixtures/runs.py": 530,
 }
