@@ -1,5 +1,7 @@
 """A Barman server whose catalogue a small production fills."""
 
+import os
+import pwd
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,10 +87,10 @@ class BarmanLab(Lab):
     def write_config(self) -> None:
         """Write Barman's configuration; nothing it keeps besides the catalogue lies in the store."""
         own, server = self.home / "barman-run", self.server
-        user = server.binaries.user
+        user = server.binaries.user or pwd.getpwuid(os.geteuid()).pw_name
         conninfo = f"host={server.sockets} port={server.port} user=postgres"
         self.config.write_text(
-            f"[barman]\n{f'barman_user = {user}' if user else ''}\nbarman_home = {self.place}\n"
+            f"[barman]\nbarman_user = {user}\nbarman_home = {self.place}\n"
             f"barman_lock_directory = {own}\nlog_file = {own}/barman.log\n"
             f"path_prefix = {server.binaries.bin_dir}\ncompression = pygzip\n"
             f"[{SERVER}]\ndescription = {SERVER}\nconninfo = {conninfo} dbname=postgres\n"
