@@ -258,4 +258,5 @@ VARIANTS = {
 WITHOUT_LAB = {
     "dump": "its claims are proven in tests/real/test_provider_dump.py",
     "command": "restores whatever a team's scripts do: tests/real/test_provider_command_example.py",
+    "neon": "its copies are servers elsewhere, and its store is the vendor's: tests/real/test_provider_neon.py",
 }

@@ -45,6 +45,7 @@ FLOORS = (
         "fixtures.providers.basebackup",
         "fixtures.providers.command",
         "fixtures.providers.dump",
+        "fixtures.providers.neon",
         "fixtures.providers.pgbackrest",
         "fixtures.providers.walg",
         "fixtures.tickets",
