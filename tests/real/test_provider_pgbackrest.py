@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.command import run
+from fixtures.command import run, wait_for
 from fixtures.errors import ProviderError
 from fixtures.postgres.session import connect
 from fixtures.production.capture import capture
@@ -275,6 +275,46 @@ def test_the_backup_is_chosen_by_the_log_and_not_the_newest(
     assert (newest.backup.id, first in newest.backup.id) == (second, True)
 
     assert rows(provider.start(provider.plan(name), quiet).ref) == ALL_ROWS
+
+
+def test_a_backup_of_damaged_files_is_taken_only_where_no_other_serves(
+    world: World, lab: PgBackRestLab, site: Site
+) -> None:
+    """It is completed with status 0, and called an error in the catalogue only."""
+    sound = opened(lab, site).window().base_backups[0].id
+    with connect(world.server.endpoint) as session:
+        session.do("CREATE TABLE public.rotten AS SELECT generate_series(1, 1000) AS id")
+        session.do("CHECKPOINT")
+        path = world.server.data / session.value("SELECT pg_relation_filepath('public.rotten')")
+        flip(path)
+        lab.run("backup", "--type=full", "--no-archive-check")
+        session.do("DROP TABLE public.rotten")
+        session.do("SELECT pg_switch_wal()")
+        last = session.value("SELECT pg_walfile_name(pg_current_wal_lsn())")
+        wait_for(
+            lambda: session.value("SELECT last_archived_wal FROM pg_stat_archiver") >= last, timeout_s=30,
+            what="the archiver is done",
+        )  # fmt: skip
+    shutil.copytree(world.lab.place / "archive", lab.place / "archive", dirs_exist_ok=True)
+    world.server.binaries.own(lab.place)
+    provider = opened(lab, site)
+    flawed = provider.window().base_backups[-1]
+    assert (flawed.id != sound, flawed.flaw != "") == (True, True)
+    target = Target(kind=TargetKind.LATEST)
+
+    assert provider.check(target) == []
+    plan = provider.plan(target)
+    assert plan.backup is not None
+    assert plan.backup.id == sound
+    named = provider.plan(Target(kind=TargetKind.SNAPSHOT, value=flawed.id))
+    assert named.backup is not None
+    assert named.backup.flaw == flawed.flaw
+
+    shutil.rmtree(lab.place / "backup" / "demo" / sound)
+    lab.run("expire", f"--set={sound}")
+    only_one = opened(lab, site).plan(target)
+
+    assert only_one.backup == flawed
 
 
 # -- the copy -----------------------------------------------------------------------------------------
