@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from fixtures.command import run
 from fixtures.postgres.server import Server
-from fixtures.providers.base import Provider, Site
+from fixtures.providers.base import Provider, Site, Target, TargetKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,16 @@ class Lab:
     def back_up(self) -> None:
         """Take a base backup."""
         raise NotImplementedError
+
+    #: whether its copies are production's own files and log; claims about a log are not asked of others
+    physical: ClassVar[bool] = True
+
+    def approach(self) -> None:
+        """Do what such a store does right before the damage."""
+
+    def last_good(self, damage_xid: int) -> Target:
+        """Return the target right before the damaging transaction."""
+        return Target(kind=TargetKind.XID, value=str(damage_xid), exclusive=True)
 
     def segment(self, name: str) -> Path:
         """Return the file that holds a segment."""

@@ -20,6 +20,7 @@ from fixtures.providers.pgbackrest.backend import PgBackRest
 from fixtures.settings import BaseBackupProvider, PgBackRestProvider
 from tests.missing import missing
 from tests.real.barman_lab import BarmanLab, with_barman
+from tests.real.dump_lab import DumpLab
 from tests.real.lab import Lab, flip
 from tests.real.s3_server import BUCKET, KEY, S3, SECRET, s3_server
 from tests.real.walg_lab import WalGLab
@@ -247,6 +248,7 @@ LABS: dict[str, tuple[type[Lab], Callable[[Path], Binaries]]] = {
     "barman": (BarmanLab, with_barman),
     "pgbackrest": (PgBackRestLab, debian_15),
     "pgbackrest-s3": (PgBackRestS3Lab, debian_15),
+    "dump": (DumpLab, embedded),
     "walg": (WalGLab, embedded),
 }
 #: lab of another kind of store -> the provider that reads it; any other lab's name is its provider's.
@@ -256,7 +258,6 @@ VARIANTS = {
 }
 #: provider -> why the suite leaves it out
 WITHOUT_LAB = {
-    "dump": "its claims are proven in tests/real/test_provider_dump.py",
     "command": "restores whatever a team's scripts do: tests/real/test_provider_command_example.py",
     "neon": "its copies are servers elsewhere, and its store is the vendor's: tests/real/test_provider_neon.py",
 }

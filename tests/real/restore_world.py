@@ -138,6 +138,7 @@ def _story(session: Session, home: Path, server: Server, lab: Lab) -> World:
         commits.append(write_row(session, row))
         session.do("SELECT pg_switch_wal()")
     session.do("SELECT pg_create_restore_point('before damage')")
+    lab.approach()
     session.do("BEGIN")
     session.do("DELETE FROM public.t")
     damage = _commit(session, -1)

@@ -6,7 +6,7 @@ commissioning, and what must never look like a restore that went well.
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -40,10 +40,18 @@ from tests.real.restore_world import ROWS, World, production
 ALL_ROWS = list(range(ROWS + 1))
 
 
+def asked_of(labs: Iterable[str]) -> pytest.MarkDecorator:
+    """Ask a claim of some labs only."""
+    return pytest.mark.parametrize("world", sorted(labs), indirect=True, scope="module")
+
+
+#: the labs whose copies are production's own files, and so replay a log
+PHYSICAL = {name for name, (kind, _) in LABS.items() if kind.physical}
 #: for what is about the copy and not about the store: one lab per provider
-about_the_copy = pytest.mark.parametrize(
-    "world", sorted(set(LABS) - set(VARIANTS)), indirect=True, scope="module"
-)
+about_the_copy = asked_of(set(LABS) - set(VARIANTS))
+#: for what is about a log that is replayed; which labs have none is proven below, not claimed
+replays_a_log = asked_of(PHYSICAL)
+about_the_replaying_copy = asked_of(PHYSICAL - set(VARIANTS))
 
 
 @pytest.fixture(scope="module", params=sorted(LABS))
@@ -74,7 +82,7 @@ def latest(world: World | None = None) -> Target:
 
 def before_damage(world: World) -> Target:
     """Just before the damaging transaction."""
-    return Target(kind=TargetKind.XID, value=str(world.damage.xid), exclusive=True)
+    return world.lab.last_good(world.damage.xid)
 
 
 def quiet(_: Tick) -> None:
@@ -132,6 +140,22 @@ def test_every_provider_is_under_this_contract() -> None:
     assert set(REGISTRY) == {*(VARIANTS.get(lab, lab) for lab in LABS), *WITHOUT_LAB}
 
 
+@about_the_copy
+def test_what_a_provider_is_not_asked_follows_from_what_its_copies_are(
+    world: World, fresh: LocalProvider
+) -> None:
+    """Claims about a log are left out only where the copy is provably another cluster than production."""
+    able = fresh.capabilities()
+    ref = fresh.start(fresh.plan(before_damage(world)), quiet).ref
+    with connect(ref.endpoint) as session:
+        identifier = str(session.value("SELECT system_identifier FROM pg_control_system()"))
+
+    assert able.physical == world.lab.physical == (identifier == world.system_identifier)
+    assert able.physical or not able.pauses
+    assert able.physical or not able.targets & {TargetKind.XID, TargetKind.LSN, TargetKind.NAME}
+
+
+@replays_a_log
 def test_the_window_shows_what_can_be_restored(world: World) -> None:
     """An unbroken archive reaches from the backup's end to the last commit."""
     window = world.provider("window").window()
@@ -145,6 +169,7 @@ def test_the_window_shows_what_can_be_restored(world: World) -> None:
     assert window.timeline == 1
 
 
+@replays_a_log
 def test_the_window_shows_a_gap_with_its_times(world: World) -> None:
     """A missing segment ends what can be reached; the commits around it are named."""
     lab = world.lab.clone("gap")
@@ -159,6 +184,7 @@ def test_the_window_shows_a_gap_with_its_times(world: World) -> None:
     assert window.latest == world.commits[1].at
 
 
+@replays_a_log
 @pytest.mark.parametrize("case", targets())
 def test_a_good_target_has_no_finding(world: World, case: str) -> None:
     """No refusal fires on a target that can be restored."""
@@ -167,6 +193,7 @@ def test_a_good_target_has_no_finding(world: World, case: str) -> None:
     assert world.provider("good").check(target, lock_lsn=world.lock_lsn) == []
 
 
+@replays_a_log
 def test_a_target_before_the_backups_end_is_refused(world: World) -> None:
     """PostgreSQL would stop later than asked, without a word."""
     provider = world.provider("early")
@@ -176,6 +203,7 @@ def test_a_target_before_the_backups_end_is_refused(world: World) -> None:
     assert codes(provider, Target(kind=TargetKind.LSN, value=str(backup.start_lsn))) == ["RB301"]
 
 
+@replays_a_log
 def test_a_target_beyond_the_archive_is_refused(world: World) -> None:
     """The nearest target that can be reached is named, and that waiting helps."""
     provider = world.provider("beyond")
@@ -197,6 +225,7 @@ def test_a_target_beyond_the_archive_is_refused(world: World) -> None:
         assert codes(provider, target) == ["RB303"]
 
 
+@replays_a_log
 def test_a_target_beyond_the_lock_is_refused(world: World) -> None:
     """What was committed after the lock must not come back with the copy."""
     provider = world.provider("locked")
@@ -210,6 +239,7 @@ def test_a_target_beyond_the_lock_is_refused(world: World) -> None:
     assert codes(provider, latest(), lock_lsn=lock) == []
 
 
+@replays_a_log
 def test_a_gap_and_a_cut_off_segment_are_refused(world: World) -> None:
     """A target behind a hole in the log is refused, one before it is not; latest would lose rows."""
     lab = world.lab.clone("cut")
@@ -228,6 +258,7 @@ def test_a_gap_and_a_cut_off_segment_are_refused(world: World) -> None:
     ]
 
 
+@replays_a_log
 def test_rescued_segments_fill_the_archive_up(world: World) -> None:
     """What production had not archived yet is found in the rescued folder, also by the server."""
     lab = world.lab.clone("short")
@@ -250,6 +281,7 @@ def test_rescued_segments_fill_the_archive_up(world: World) -> None:
         provider.discard(plan.instance)
 
 
+@replays_a_log
 def test_another_cluster_and_timeline_are_refused(world: World) -> None:
     """A backup of somebody else's database is not restored, nor one that is no ancestor."""
     target = before_damage(world)
@@ -269,7 +301,7 @@ def test_a_copy_that_does_not_fit_is_refused(world: World, monkeypatch: pytest.M
     assert codes(world.provider("space"), before_damage(world)) == ["RB308"]
 
 
-@about_the_copy
+@about_the_replaying_copy
 @pytest.mark.parametrize("case", targets())
 def test_each_target_restores_exactly_its_rows(world: World, fresh: LocalProvider, case: str) -> None:
     """Inclusive and exclusive targets of every kind hold the rows they name, paused."""
@@ -287,7 +319,7 @@ def test_each_target_restores_exactly_its_rows(world: World, fresh: LocalProvide
         assert restored.last_commit_xid == world.after.xid
 
 
-@about_the_copy
+@about_the_replaying_copy
 def test_a_paused_copy_moves_forward_only(world: World, fresh: LocalProvider) -> None:
     """Advance reaches the later target without a new copy; backward is refused; promote ends it."""
     first = fresh.plan(Target(kind=TargetKind.XID, value=str(world.commits[0].xid)))
@@ -313,6 +345,7 @@ def test_a_paused_copy_moves_forward_only(world: World, fresh: LocalProvider) ->
     assert not [finding for finding in fresh.isolation(moved.ref) if not finding.holds]
 
 
+@replays_a_log
 def test_a_new_process_joins_what_a_dead_one_began(world: World, fresh: LocalProvider) -> None:
     """Prefetch is joined, a running instance attached, a stopped one started again, a stub redone."""
     plan = fresh.plan(before_damage(world))
@@ -354,6 +387,7 @@ def test_a_damaged_base_backup_is_found_while_copying(world: World) -> None:
     provider.discard(plan.instance)
 
 
+@replays_a_log
 def test_an_unreachable_store_is_not_the_end_of_the_log(world: World) -> None:
     """A store that goes away between check and replay is a loud failure, and can be resumed."""
     lab = world.lab.clone("away")
@@ -391,6 +425,7 @@ def test_an_unreachable_store_is_not_the_end_of_the_log(world: World) -> None:
     provider.discard(plan.instance)
 
 
+@replays_a_log
 def test_a_damaged_segment_is_not_replayed(world: World) -> None:
     """What was harmed in the store after the check stops the server; it is not the end of the log."""
     lab = world.lab.clone("harmed")
@@ -430,6 +465,7 @@ def test_two_restores_at_once_do_not_meet(world: World) -> None:
         provider.discard(plan.instance)
 
 
+@replays_a_log
 def test_the_server_itself_fails_loudly_when_the_archive_goes(world: World) -> None:
     """Replay that loses its archive half-way ends with a FATAL, not with a promotion."""
     lab = world.lab.clone("mid")
@@ -658,7 +694,7 @@ def test_the_old_archive_is_never_the_new_one(world: World, fresh: LocalProvider
     assert not [finding for finding in fresh.isolation(restored.ref) if not finding.holds]
 
 
-@about_the_copy
+@about_the_replaying_copy
 def test_a_paused_copy_is_not_admitted(world: World, fresh: LocalProvider) -> None:
     """Commissioning asks for a promoted instance."""
     restored = fresh.start(fresh.plan(before_damage(world)), quiet)
