@@ -22,6 +22,7 @@ from fixtures.checks import GROUPS, Subject, TableChange, take_references
 from fixtures.command import end_job, run, wait_for
 from fixtures.evidence import Check, Verdict
 from fixtures.postgres.binaries import Binaries
+from fixtures.postgres.names import parted
 from fixtures.postgres.server import Server, free_port
 from fixtures.postgres.session import Endpoint, connect
 from fixtures.production.capture import capture, sequence_high_water
@@ -213,7 +214,7 @@ SELECT 'toast of ' || relname, pg_relation_filepath(reltoastrelid) FROM pg_class
 def _raise_sequences(endpoint: Endpoint, high_water: Mapping[str, int]) -> None:
     """As step 6 does."""
     for name, value in high_water.items():
-        database, schema, sequence = name.split(".", 2)
+        database, schema, sequence = parted(name)
         with connect(endpoint.on(database), settings={"default_transaction_read_only": "off"}) as session:
             session.do(_RAISE, (value, value, sql.Identifier(schema, sequence).as_string()))
 
