@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DRILL ?= embedded
-BENCH ?= content many suite
+BENCH ?= content naming many suite
 # what a drill of Neon is simulated by: the vendor's API description, fetched where it is needed
 NEON_API := fixtures/drill/neon_simulator/description/openapi.json
 .DEFAULT_GOAL := help
-.PHONY: help setup drill image test lint check init report plan history clean-drill docs lock bench manifest neon-api
+.PHONY: help setup drill image test lint check init report plan history clean-drill docs lock bench bench-tools manifest neon-api
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,7 +63,11 @@ history: $(STAMP) ## Show how drills have gone: RTO, RPO, age of the last green 
 clean-drill: $(STAMP) ## End what a killed drill left behind
 	@$(BIN)/python -m fixtures.drill.clean
 
-bench: $(STAMP) ## Measure the checks against counts and pg_amcheck, on a throwaway cluster (BENCH= content many suite)
+bench-tools: ## Build .venv-bench with the diff tool the benchmark of naming stands beside, hashes verified
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r benchmarks/requirements.lock
+
+bench: $(STAMP) ## Measure the checks against counts and pg_amcheck, on a throwaway cluster (BENCH= content naming many suite)
 	@for each in $(BENCH); do $(BIN)/python -m benchmarks.$$each || exit $$?; done
 
 docs: $(STAMP) ## Regenerate the generated pages of docs/
@@ -71,3 +75,4 @@ docs: $(STAMP) ## Regenerate the generated pages of docs/
 
 lock: ## Renew requirements.lock (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --generate-hashes --python-version 3.11 --no-header -o requirements.lock
+	uv pip compile --group bench --universal --generate-hashes --python-version 3.11 --no-header -o benchmarks/requirements.lock

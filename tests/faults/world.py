@@ -317,6 +317,7 @@ def examined(subject: Subject, *, stops: bool = False) -> dict[str, Check]:
     for group in GROUPS.values():
         answers = group(subject)
         found.update({check.id: check for check in answers})
+        assert len({check.id for check in answers}) == len(answers), "an id stands for two answers"
         if stops and any(check.stops for check in answers):
             break
     return found

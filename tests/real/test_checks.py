@@ -93,6 +93,25 @@ def test_a_row_that_appears_twice_more_changes_the_sum(subject_of: NewSubject) -
     assert before.checksum != after.checksum
 
 
+def test_rows_of_numbers_and_zeros_are_bound_together(subject_of: NewSubject) -> None:
+    """Keys exchanged between rows that are zero or NaN change the sum, and so do all bits of a bigint."""
+    endpoint = home_of(subject_of())
+    script(endpoint, "CREATE TABLE a (id bigint NOT NULL, n numeric(8,2), m numeric, at timestamptz, other bigint)",
+           "INSERT INTO a VALUES (1, 0, 0, now(), 1), (4, 0, 0, now(), NULL), (9, 'NaN', 'NaN', 'infinity', 5)")  # fmt: skip
+    seen = {sum_of(endpoint, "public.a").checksum}
+    for change in (
+        "id = CASE id WHEN 1 THEN 2 WHEN 4 THEN 3 ELSE id END",
+        "id = id + (4294967295::bigint << 31) WHERE id = 9",
+        "other = other + 4294967297 WHERE id = 2",
+        "n = 'NaN' WHERE id = 3",
+        "at = at + interval '1 microsecond' WHERE id = 2",
+        "at = '-infinity' WHERE n = 'NaN'",
+    ):
+        script(endpoint, f"UPDATE a SET {change}")
+        seen.add(sum_of(endpoint, "public.a").checksum)
+    assert len(seen) == 7
+
+
 def test_odd_types_have_a_checksum(subject_of: NewSubject) -> None:
     """Types without a hash function, enums, domains, composites, quoted names and no columns at all work."""
     endpoint = home_of(subject_of())

@@ -1,7 +1,7 @@
 """What the checks decide without a database: verdicts, comparisons, boundaries, ids."""
 
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from fixtures.checks import GROUPS, boundary, moment
 from fixtures.checks.asking import Question, counted, full_name, guarded, listed
 from fixtures.checks.sanity import matches, shown
-from fixtures.checks.sums import Column, row_hash
+from fixtures.checks.sums import Column, row_hash, rows_in
 from fixtures.errors import DatabaseError, ToolError
 from fixtures.evidence import Check, Verdict
 from fixtures.postgres.lsn import Lsn
@@ -113,3 +113,33 @@ def test_the_documentation_has_every_group_in_order() -> None:
     """docs/checks.md has one heading per group, in the order they are asked."""
     headings = [line[3:].strip("` ") for line in DOCS.read_text().splitlines() if line.startswith("## `")]
     assert headings == list(GROUPS)
+
+
+def test_a_sum_and_its_mean_tell_how_many_rows_there_are() -> None:
+    """Rows with a NULL are in neither; a mean is rounded, and a sum of zero is no number of rows."""
+    for rows in (1, 3, 7, 1_000_003, 987_654_321_012):
+        for total in (rows, -12345678901234567 * rows + 1, 9_223_372_036_854_775_000 * rows - 5):
+            with localcontext(prec=40):
+                mean = Decimal(total) / rows
+            # PostgreSQL gives sixteen digits at least
+            assert rows_in(str(total), f"{mean:.16g}") == rows
+    assert rows_in(None, None) == 0
+    assert rows_in("0", "0.00000000000000000000") == 0
+    assert rows_in("0", None) == 0
+
+
+def test_the_first_bigint_is_a_seed_where_a_hash_takes_it() -> None:
+    """A numeric zero gives its seed back: it must never be the hash that takes the bare value."""
+
+    def text(*types: str) -> str:
+        return row_hash(
+            [Column(name=f"c{n}", type=t, hash=f"h_{t}") for n, t in enumerate(types)]
+        ).as_string()
+
+    assert "h_int4" in text("int8", "int4")
+    assert "h_int8" not in text("int8", "int4")
+    assert "h_int8" in text("int8", "numeric")
+    assert "h_int8" in text("int8")
+    assert text("numeric", "int8", "int4").index("h_numeric") < text("numeric", "int8", "int4").index(
+        "h_int4"
+    )
