@@ -394,6 +394,7 @@ def test_the_copy_gets_a_stanza_of_its_own(world: World, lab: PgBackRestLab, sit
     assert service.archived_segment.startswith("00000002")
     assert any(line.startswith("stanza restored: ") for line in service.allowed)
     assert admit(provider, restored.ref, world) == service
+    assert provider.check(before_damage(world)) == []  # the stanza is there now, and this run's
     with connect(restored.ref.endpoint) as session:
         session.do("INSERT INTO public.t VALUES (50, 'served')")
         session.do("SELECT pg_switch_wal()")
@@ -421,6 +422,7 @@ def test_a_stanza_of_somebody_is_not_taken(world: World, lab: PgBackRestLab, sit
             f"pg1-socket-path={world.server.sockets}\npg1-user=postgres\n[demo]")  # fmt: skip
     replace(lab, stanza="taken").run("stanza-create")
     provider = opened(lab, site, new_stanza="taken")
+    assert [found.code for found in provider.check(before_damage(world))] == ["RB313"]
     restored = provider.start(provider.plan(before_damage(world)), quiet)
     provider.promote(restored.ref)
 

@@ -267,6 +267,20 @@ def test_the_copy_gets_a_stanza_of_its_own_on_s3(
     assert not [finding for finding in provider.isolation(restored.ref) if not finding.holds]
 
 
+def test_a_new_stanza_that_cannot_be_reached_is_refused_before_the_copy(world: World, site: Site) -> None:
+    """Not at the end, when everything else is done."""
+    for change, code in (
+        ((SECRET, "wrong-secret-0123456789"), "RB313"),
+        ((f"repo1-s3-key={KEY}\n", ""), "RB106"),
+    ):
+        new = written(world, f"{site.run_id}-new", ("repo1-path=/store", "repo1-path=/never"), change)
+
+        found = only(opened(world, site, new_stanza="restored", new_config=new).check(before_damage(world)))
+
+        assert found.code == code
+        assert str(new) in found.where
+
+
 def test_a_new_stanza_nobody_may_write_is_refused_with_the_stores_word(world: World, site: Site) -> None:
     """The copy stays isolated."""
     new = written(
