@@ -20,6 +20,7 @@ from fixtures.providers.pgbackrest.backend import PgBackRest
 from fixtures.settings import BaseBackupProvider, PgBackRestProvider
 from tests.missing import missing
 from tests.real.barman_lab import BarmanLab, with_barman
+from tests.real.basebackup_s3_lab import BaseBackupS3Lab
 from tests.real.dump_lab import DumpLab
 from tests.real.lab import Lab, flip
 from tests.real.s3_server import BUCKET, KEY, S3, SECRET, s3_server
@@ -245,6 +246,7 @@ def debian_15(_: Path) -> Binaries:
 #: lab -> its class, and the server programs it needs
 LABS: dict[str, tuple[type[Lab], Callable[[Path], Binaries]]] = {
     "basebackup": (BaseBackupLab, embedded),
+    "basebackup-s3": (BaseBackupS3Lab, embedded),
     "barman": (BarmanLab, with_barman),
     "pgbackrest": (PgBackRestLab, debian_15),
     "pgbackrest-s3": (PgBackRestS3Lab, debian_15),
@@ -254,6 +256,7 @@ LABS: dict[str, tuple[type[Lab], Callable[[Path], Binaries]]] = {
 #: lab of another kind of store -> the provider that reads it; any other lab's name is its provider's.
 #: What is about the restored copy alone is not asked of these again.
 VARIANTS = {
+    "basebackup-s3": "basebackup",
     "pgbackrest-s3": "pgbackrest",
 }
 #: provider -> why the suite leaves it out
