@@ -2,6 +2,7 @@
 
 import mmap
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +15,9 @@ from fixtures.errors import ConfigError, ExitCode, ProviderError, ToolError
 from fixtures.journal import Undo, When
 from fixtures.manifest import CLOSE_OUT, MANIFEST, STAGED
 from fixtures.outcome import exit_code
+from fixtures.postgres.lsn import Lsn
 from fixtures.postgres.session import Endpoint
-from fixtures.providers.base import Finding, Gap, RestoreWindow
+from fixtures.providers.base import BaseBackup, Capabilities, Finding, Gap, RestoreWindow, TargetKind
 from fixtures.scratch import make_scratch, prove_gone, remains_of, wipe_scratch
 from fixtures.stage import random_target, reachable
 from fixtures.steps import Ledger
@@ -35,12 +37,18 @@ class Backups:
 
     name = "backups"
 
-    def __init__(self, refuses: Any = lambda _at: False, code: str = "RB302") -> None:
-        self.refuses, self.code = refuses, code
+    def __init__(
+        self, refuses: Any = lambda _at: False, code: str = "RB302", *, physical: bool = True
+    ) -> None:
+        self.refuses, self.code, self.physical = refuses, code, physical
+
+    def capabilities(self) -> Capabilities:
+        """Say what its copies are."""
+        return Capabilities(targets=frozenset(TargetKind), pauses=self.physical, physical=self.physical)
 
     def check(self, target: Any) -> list[Finding]:
-        """Refuse by the rule."""
-        return [Finding(code=self.code, fact="no")] if self.refuses(target.at) else []
+        """Refuse by the rule; sets of dumps by their name."""
+        return [Finding(code=self.code, fact="no")] if self.refuses(target.at or target.value) else []
 
 
 # -- the moment --------------------------------------------------------------------------------------
@@ -74,6 +82,27 @@ def test_no_moment_lies_in_a_gap() -> None:
     assert not [at for at in chosen if at is not None and MONDAY + HOUR <= at < MONDAY + 9 * HOUR]
     assert len({at is not None and at < MONDAY + HOUR for at in chosen}) == 2
     assert reachable(open_ended) == [(MONDAY, MONDAY + HOUR)]
+
+
+def test_of_dumps_a_set_is_drawn_and_no_moment_between() -> None:
+    """A dump is one moment; a set that cannot be restored is not drawn."""
+    sets = tuple(
+        BaseBackup(
+            id=f"set-{number}", started_at=MONDAY, ended_at=MONDAY, start_lsn=Lsn(1), stop_lsn=Lsn(1), timeline=1,
+            size_bytes=1, system_identifier="1", major=18,
+        )
+        for number in range(4)
+    )  # fmt: skip
+    window = replace(WINDOW, base_backups=sets)
+    dumps = Backups(lambda name: name == "set-2", physical=False)
+
+    chosen = [random_target(dumps, window, seed=seed) for seed in range(40)]
+
+    assert {target.kind for target in chosen} == {TargetKind.SNAPSHOT}
+    assert {target.value for target in chosen} == {"set-0", "set-1", "set-3"}
+    assert chosen == [random_target(dumps, window, seed=seed) for seed in range(40)]
+    with pytest.raises(ProviderError):
+        random_target(Backups(lambda _: True, physical=False), window, seed=1)
 
 
 def test_a_moment_the_backups_refuse_is_drawn_again() -> None:
