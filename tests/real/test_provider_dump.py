@@ -16,17 +16,17 @@ import boto3
 import pytest
 from psycopg import Connection
 
-from fixtures.checks import identity, moment
-from fixtures.checks.subject import Subject
+from fixtures.checks import content, identity, moment, privileges, structure
+from fixtures.checks.subject import Subject, TableChange
 from fixtures.command import end_job, find_job, run, start_ticks, wait_for
 from fixtures.errors import ProviderError, UnsupportedError
-from fixtures.evidence import Verdict
+from fixtures.evidence import Check, Verdict
 from fixtures.postgres.binaries import Binaries
 from fixtures.postgres.lsn import Lsn
 from fixtures.postgres.server import Server, free_port
 from fixtures.postgres.session import Endpoint, connect
 from fixtures.production.discarded import discarded_window
-from fixtures.production.pack import write_pack
+from fixtures.production.pack import snapshot_of, write_pack
 from fixtures.progress import Tick
 from fixtures.providers.base import Cluster, RestoredInstance, Site, Target, TargetKind
 from fixtures.providers.dump.backend import DumpSets
@@ -530,6 +530,44 @@ def test_a_dump_of_another_cluster_is_seen(shop: Shop, copy: RestoredInstance) -
         provider.discard(plan.instance)
 
     assert found["identity.history:shop"] is Verdict.FAIL
+
+
+def test_a_copy_that_is_not_as_dumped_is_seen(shop: Shop) -> None:
+    """Rows, structure and grants are compared with production's as of the dump, the copy's as of its filling."""
+    provider = shop.provider("changed")
+    plan = provider.plan(LATEST)
+    grown = (TableChange(database="ledger", table="public.entries", inserted=1),)
+    ledger = Database(name="ledger", critical_tables=("public.entries",))
+
+    def stopping(copy: RestoredInstance, own: str) -> set[str]:
+        asked = subject(shop, copy, databases=(ledger,), discarded=grown, own_snapshot=own)
+        answers = (*content.check(asked), *structure.check(asked), *privileges.check(asked))
+        assert asked_of(answers) >= {"content.production:ledger.public.entries"}
+        return {check.id for check in answers if check.verdict is Verdict.FAIL}
+
+    def asked_of(answers: tuple[Check, ...]) -> set[str]:
+        return {check.id for check in answers if check.verdict in {Verdict.PASS, Verdict.FAIL}}
+
+    with connect(shop.server.endpoint.on("ledger")) as session:
+        session.do("INSERT INTO public.entries VALUES (8001, 'since the dump')")
+    try:
+        copy = provider.start(plan, quiet)
+        own = snapshot_of(copy.ref.endpoint)
+        whole = stopping(copy, own)
+        with connect(copy.ref.endpoint.on("ledger")) as session:
+            session.do("UPDATE public.entries SET name = 'other' WHERE id = 7")
+            session.do("REVOKE ALL ON public.entries FROM app")
+            session.do("CREATE INDEX strange ON public.entries (name)")
+        harmed = stopping(copy, own)
+    finally:
+        provider.discard(plan.instance)
+        with connect(shop.server.endpoint.on("ledger")) as session:
+            session.do("DELETE FROM public.entries WHERE id = 8001")
+
+    assert whole == set()
+    assert "content.production:ledger.public.entries" in harmed
+    assert any(name.startswith("structure.") for name in harmed)
+    assert any(name.startswith("privileges.") for name in harmed)
 
 
 def test_rows_are_told_by_the_snapshot_not_by_the_position(shop: Shop) -> None:
