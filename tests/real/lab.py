@@ -47,6 +47,9 @@ class Lab:
         """Make the store's folders, before production starts."""
         raise NotImplementedError
 
+    def end(self) -> None:
+        """End what `make` started besides production."""
+
     def prepare(self) -> None:
         """Make the store ready for a running production."""
 

@@ -19,6 +19,7 @@ from fixtures.providers.basebackup.backend import BaseBackupDirectory
 from fixtures.providers.pgbackrest.backend import PgBackRest
 from fixtures.settings import BaseBackupProvider, PgBackRestProvider
 from tests.missing import missing
+from tests.real.barman_cloud_lab import BarmanCloudLab
 from tests.real.barman_lab import BarmanLab, with_barman
 from tests.real.basebackup_s3_lab import BaseBackupS3Lab
 from tests.real.dump_lab import DumpLab
@@ -248,6 +249,7 @@ LABS: dict[str, tuple[type[Lab], Callable[[Path], Binaries]]] = {
     "basebackup": (BaseBackupLab, embedded),
     "basebackup-s3": (BaseBackupS3Lab, embedded),
     "barman": (BarmanLab, with_barman),
+    "barman_cloud": (BarmanCloudLab, with_barman),
     "pgbackrest": (PgBackRestLab, debian_15),
     "pgbackrest-s3": (PgBackRestS3Lab, debian_15),
     "dump": (DumpLab, embedded),

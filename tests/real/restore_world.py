@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +17,8 @@ from fixtures.providers.local.backend import LocalProvider
 from tests.real.restore_labs import Lab
 
 ROWS = 4
+#: a program that has to be started per segment takes its time
+ARCHIVED_S = 120
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,21 +93,25 @@ def production(public_dir: Path, kind: Callable[..., Lab], binaries: Binaries) -
     server = Server(binaries, home / "data", free_port(), home, "postgres", home / "logs")
     server.initdb()
     lab = kind(home=home, server=server, place=home / "store")
-    lab.make()
+    with ExitStack() as made:
+        made.callback(lab.end)
+        lab.make()
+        _configure(server, lab)
+        job = server.start()
+        made.callback(end_job, job)
+        server.wait_ready(job)
+        lab.prepare()
+        with connect(server.endpoint) as session:
+            yield _story(session, home, server, lab)
+
+
+def _configure(server: Server, lab: Lab) -> None:
     with (server.data / "postgresql.conf").open("a") as conf:
         conf.write(
             "listen_addresses = ''\nfsync = off\nwal_level = replica\narchive_mode = on\n"
             "track_commit_timestamp = on\nwork_mem = '5MB'\nlog_timezone = 'UTC'\n"
             f"data_directory = '{server.data}'\narchive_command = '{lab.archive_command}'\n"
         )
-    job = server.start()
-    try:
-        server.wait_ready(job)
-        lab.prepare()
-        with connect(server.endpoint) as session:
-            yield _story(session, home, server, lab)
-    finally:
-        end_job(job)
 
 
 def write_row(session: Session, row: int) -> Mark:
@@ -149,7 +155,7 @@ def _story(session: Session, home: Path, server: Server, lab: Lab) -> World:
     session.do("SELECT pg_switch_wal()")
     wait_for(
         lambda: session.value("SELECT last_archived_wal FROM pg_stat_archiver") >= last,
-        timeout_s=30,
+        timeout_s=ARCHIVED_S,
         what="the archiver is done",
     )
     identifier = str(session.value("SELECT system_identifier FROM pg_control_system()"))
