@@ -278,3 +278,61 @@ def test_files_are_optional(production: Server, binaries: Binaries, tmp_path: Pa
 
     assert binaries.major
     assert proof.traffic.client == 0
+
+
+# -- an administrator who is no superuser, as on a managed service ------------------------------------
+
+
+@pytest.fixture
+def managed(production: Server) -> Endpoint:
+    """The owner of the database, who may change the application's role and end sessions, over a password."""
+    with connect(production.endpoint) as session:
+        session.do("CREATE ROLE keeper LOGIN CREATEROLE IN ROLE pg_signal_backend, pg_monitor")
+        session.do("CREATE ROLE reader LOGIN")
+        session.do("GRANT shop TO keeper WITH ADMIN TRUE, INHERIT FALSE, SET FALSE")
+        session.do("ALTER DATABASE shop OWNER TO keeper")
+        session.do("GRANT CONNECT ON DATABASE shop TO reader")
+    return Endpoint(str(production.sockets), production.port, "keeper", "shop")
+
+
+def test_an_owner_locks_everybody_else_out(production: Server, managed: Endpoint) -> None:
+    """Without a superuser the lock takes CONNECT away; the owner still gets in, and puts it back exactly."""
+    reader = Endpoint(str(production.sockets), production.port, "reader", "shop")
+    query = (
+        "SELECT a.grantee::regrole, a.privilege_type FROM pg_database,"
+        " aclexplode(coalesce(datacl, acldefault('d', datdba))) AS a WHERE datname = 'shop' ORDER BY 1, 2"
+    )
+    with connect(production.endpoint) as session:
+        granted = session.rows(query)
+    before = original(managed, ["shop"], app_role="shop")
+    since = mark(managed)
+
+    with raw(reader), raw(production.endpoint.on("shop")):
+        done = close(managed, ["shop"], app_role="shop")
+
+    assert done.ended == 1  # a superuser's session is no owner's to end
+    assert is_closed(managed, ["shop"], app_role="shop")
+    close(managed, ["shop"], app_role="shop")
+    for refused in (reader, app(production)):
+        with pytest.raises(DatabaseError), connect(refused):
+            pass
+    proof = prove(managed, ["shop"], window_s=0.05, binaries=None, since=since, own_xids=done.xids)
+    assert "role keeper: owns shop, can lift its lock" in proof.bypasses
+    for _ in range(2):
+        open_again(managed, before)
+    with connect(production.endpoint) as session:
+        assert session.rows(query) == granted
+    assert is_writable(app(production)).writable
+
+
+def test_an_administrator_without_the_means_is_refused(production: Server, managed: Endpoint) -> None:
+    """What it lacks is named, and nothing was changed."""
+    with connect(production.endpoint) as session:
+        session.do("ALTER DATABASE shop OWNER TO postgres")
+        session.do("REVOKE pg_signal_backend FROM keeper")
+
+    with pytest.raises(RefusedError) as caught:
+        close(managed, ["shop"], app_role="shop")
+
+    assert "ownership of database shop, membership in pg_signal_backend" in caught.value.fact
+    assert is_writable(app(production)).writable
