@@ -61,6 +61,7 @@ def collect(folder: Path, *, exit_code: int) -> model.Summary:
         mode=options.get("mode", "incident"),
         bindings=_bindings(options.get("mode"), drill),
         disaster=drill.get("disaster") or "",
+        simulated=drill.get("simulated") or "",
         started_at=events[0].at if events else datetime.now(UTC),
         finished_at=next((event.at for event in reversed(events) if event.kind == "run-ended"), None),
         exit_code=exit_code,

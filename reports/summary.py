@@ -248,6 +248,7 @@ class Summary(Part):
         default=None, description="the drill's world; restore-only for a stage drill; null in an incident"
     )
     disaster: str = Field(default="", description="what a drill damaged")
+    simulated: str = Field(default="", description='what of a drill was simulated; "" where nothing was')
     started_at: datetime
     finished_at: datetime | None = None
     exit_code: int

@@ -136,7 +136,7 @@ def neon_world(public_dir: Path, binaries: Binaries) -> Iterator[NeonWorld]:
         take_base_backup(server, home / "backups" / "base")
         setup = Setup.of(
             server, base=home / "backups" / "base", archive=home / "archive", folder=home / "branches",
-            token=TOKEN, project_name="simulated", passwords={OWNER: PASSWORD},
+            token=TOKEN, project_name="simulated", database=DATABASE, passwords={OWNER: PASSWORD},
         )  # fmt: skip
         setup.write(home / "setup.json")
         simulator = start_simulator(home / "setup.json", home / "address.json", logs=home / "logs")
