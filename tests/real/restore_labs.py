@@ -265,4 +265,6 @@ VARIANTS = {
 WITHOUT_LAB = {
     "command": "restores whatever a team's scripts do: tests/real/test_provider_command_example.py",
     "neon": "its copies are servers elsewhere, and its store is the vendor's: tests/real/test_provider_neon.py",
+    "rds": "AWS restores: tests/real/test_provider_rds.py",
+    "aurora": "AWS restores: tests/real/test_provider_rds.py",
 }

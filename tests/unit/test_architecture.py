@@ -47,6 +47,7 @@ FLOORS = (
         "fixtures.providers.dump",
         "fixtures.providers.neon",
         "fixtures.providers.pgbackrest",
+        "fixtures.providers.rds",
         "fixtures.providers.walg",
         "fixtures.tickets",
     ),
