@@ -243,7 +243,7 @@ def test_a_log_without_its_program_is_refused(
 ) -> None:
     """The program that unpacks is named before anything is copied."""
     lab = lab_of(world, "programs")
-    programs = world.home / "programs"
+    programs = world.home / "few-programs"
     programs.mkdir(mode=0o755)
     for name in ("barman", "sh", "rsync", "setpriv"):
         (programs / name).symlink_to(str(shutil.which(name)))
