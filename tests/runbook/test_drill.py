@@ -7,6 +7,7 @@ import pytest
 
 from fixtures.drill.archiving import ARCHIVING
 from fixtures.drill.disasters import CATALOGUE
+from fixtures.drill.neon_simulator.description import OBTAINED
 from fixtures.manifest import MANIFEST
 from tests.missing import missing
 
@@ -29,6 +30,8 @@ def test_the_drill_restores_through(way, checkout):
     lacking = [tool for tool in ARCHIVING[way].tools if shutil.which(tool) is None]
     if lacking:
         missing(f"{', '.join(lacking)} for a drill through {way}")
+    if way == "neon" and not OBTAINED.is_file():
+        missing("the API description of Neon (make neon-api)")
     session = checkout.run("--drill", f"--provider={way}", "--disaster=drop", "--seed=7")
 
     assert session.code == 0, session.output[-3000:]

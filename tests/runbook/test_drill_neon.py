@@ -1,0 +1,23 @@
+"""The runbook on a simulated project of Neon, where a process that made nothing takes the cutover back."""
+
+from fixtures.drill.neon_simulator.description import OBTAINED
+from tests.missing import missing
+
+
+def test_another_process_takes_a_cutover_to_a_branch_back(checkout):
+    """It finds the branch by its name alone, fences it, keeps its rows, and leads everybody back."""
+    if not OBTAINED.is_file():
+        missing("the API description of Neon (make neon-api)")
+    begun = checkout.run("--drill", "--provider=neon", "--disaster=update", "--seed=7", "--until=cutover")
+    assert begun.code == 11, begun.output[-3000:]
+    told = "simulated control plane of Neon, real PostgreSQL data; never tested on Neon itself"
+    assert told in begun.output
+    assert checkout.summary()["simulated"] == told
+    assert told in (checkout.folder / "summary.html").read_text()
+    run = checkout.folder.name
+
+    undone = checkout.run(f"--rollback={run}")
+
+    assert undone.code == 1, undone.output[-3000:]
+    assert "rollback complete: the application points at production" in undone.output
+    assert list((checkout.folder / "packs" / "after-cutover").rglob("*.jsonl")) != []
