@@ -20,6 +20,7 @@ from fixtures.providers.local.instance import Instance
 from fixtures.providers.pgbackrest import spool
 from fixtures.providers.pgbackrest.backend import PgBackRest
 from fixtures.settings import PgBackRestProvider
+from tests.real.recycling import recycle_first
 from tests.real.restore_labs import PASSPHRASE, PgBackRestLab, debian_15, flip
 from tests.real.restore_world import ROWS, World, production
 
@@ -381,13 +382,18 @@ def test_a_full_disk_is_named_and_can_be_freed(
 # -- the new stanza -----------------------------------------------------------------------------------
 
 
-def test_the_copy_gets_a_stanza_of_its_own(world: World, lab: PgBackRestLab, site: Site) -> None:
+def test_the_copy_gets_a_stanza_of_its_own(
+    world: World, lab: PgBackRestLab, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Archived, read back, backed up, verified; and a restore from there brings it all back."""
     provider = opened(lab, site, new_stanza="restored")
     restored = provider.start(provider.plan(before_damage(world)), quiet)
     restored = provider.promote(restored.ref)
+    waited = recycle_first(monkeypatch, "fixtures.providers.pgbackrest.protect")
 
     service = admit(provider, restored.ref, world)
+
+    assert (len(waited), service.archived_segment) == (2, waited[-1])
 
     assert service.durable
     assert service.unprotected_since is None

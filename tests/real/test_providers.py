@@ -34,6 +34,7 @@ from fixtures.providers.basebackup.backend import BaseBackupDirectory
 from fixtures.providers.local.backend import LocalProvider
 from fixtures.providers.local.instance import Instance
 from fixtures.settings import BaseBackupProvider
+from tests.real.recycling import recycle_first
 from tests.real.restore_labs import LABS, VARIANTS, WITHOUT_LAB
 from tests.real.restore_world import ROWS, World, production
 
@@ -554,7 +555,9 @@ def test_settings_that_break_the_isolation_are_refused(world: World) -> None:
 
 
 @about_the_copy
-def test_a_copy_becomes_fit_to_be_production_and_back(world: World, fresh: LocalProvider) -> None:
+def test_a_copy_becomes_fit_to_be_production_and_back(
+    world: World, fresh: LocalProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Durable, production's settings, archived and read back, backed up, kept alive; then closed again."""
     restored = _promoted(fresh, world)
     archive, base_backups = world.home / f"a-{restored.ref.run_id}", world.home / f"b-{restored.ref.run_id}"
@@ -569,8 +572,11 @@ def test_a_copy_becomes_fit_to_be_production_and_back(world: World, fresh: Local
             allowed={},
         )
 
+    waited = recycle_first(monkeypatch, "fixtures.providers.local.protect")
+
     service = admit()
 
+    assert (len(waited), service.archived_segment) == (2, waited[-1])
     assert service.durable
     assert service.differences == ()
     assert service.unprotected_since is None
