@@ -379,7 +379,9 @@ def failure(shop: Shop, place: Path, run_id: str) -> ProviderError:
     try:
         with pytest.raises((ProviderError, UnsupportedError)) as error:
             provider.start(plan, quiet)
-        assert not Instance.of(provider._site, plan.instance).folder.data.exists()
+        instance = Instance.of(provider._site, plan.instance)
+        assert not instance.folder.data.exists()
+        assert not (instance.folder.partial / "postmaster.pid").exists()
     finally:
         provider.discard(plan.instance)
     return error.value
