@@ -71,3 +71,19 @@ def test_the_newest_dump_serves_again_and_nothing_between_is_promised(shop):
     later = [order for order in shop.orders if shop.after < order.sent < shop.damaged_at]
     assert later
     assert [order for order in later if order.key not in packed] == []
+
+
+def test_a_stage_drill_and_an_inspection_go_through_dumps(shop):
+    """A random moment is a set; an inspection says what a cutover would lose, with production live."""
+    names = [take_set(shop), take_set(shop)]
+
+    staged = shop.run("--drill=restore-only", f"--config={shop.config}", "--target-time=random", "--seed=3")
+    assert staged.code == 0, staged.output[-3000:]
+    assert any(f"--snapshot={name}" in staged.output for name in names)
+
+    shop.wait_for_orders(5)
+    inspected = shop.run(f"--config={shop.config}", "--inspect", "--target-time=latest")
+    assert inspected.code in {0, 11}, inspected.output[-3000:]
+    assert "a cutover to this copy would lose" in inspected.output
+    assert "shop.shop.orders: " in inspected.output
+    assert shop.get("/up") == 200
