@@ -1,0 +1,495 @@
+"""
+The provider `neon` against the simulator: simulated control plane, real data behind every branch.
+
+Nothing here was tested on Neon itself.
+"""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from fixtures.command import JobRef, end_job, join, spawn, wait_for
+from fixtures.drill.neon_simulator.owner import OWNER
+from fixtures.errors import ConfigError, DatabaseError, ProviderError, UnsupportedError
+from fixtures.evidence import Secret
+from fixtures.postgres.binaries import Binaries
+from fixtures.postgres.lsn import Lsn
+from fixtures.postgres.session import Endpoint, answers, connect
+from fixtures.production.capture import capture
+from fixtures.progress import Tick
+from fixtures.providers import access
+from fixtures.providers.base import Capture, Cluster, InstanceRef, Site, Target, TargetKind
+from fixtures.providers.neon.backend import Neon
+from fixtures.settings import NeonProvider
+from tests.real.neon_world import DATABASE, PASSWORD, TOKEN, NeonWorld, neon_world
+
+KEY_VARIABLE = "NEON_TEST_KEY"
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def neon(public_dir: Path, binaries: Binaries) -> Iterator[NeonWorld]:
+    """One project for all tests of this module, with a role of the application."""
+    with neon_world(public_dir, binaries) as world:
+        with connect(world.server.endpoint) as session:
+            session.do("CREATE ROLE app LOGIN PASSWORD 'of the app'")
+        yield world
+
+
+@pytest.fixture(autouse=True)
+def as_it_was(neon: NeonWorld, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No fault stays armed, no answer missed the description, limits and default branch are the usual ones."""
+    monkeypatch.setenv(KEY_VARIABLE, TOKEN)
+    neon.own("PATCH", "/project", json={"history_retention_s": 86_400, "branches_limit": 100})
+    yield
+    wait_for(lambda: _free(neon), timeout_s=60, what="the operations are over")
+    neon.own("DELETE", "/faults")
+    assert neon.own("GET")["misses"] == []
+
+
+def _free(neon: NeonWorld) -> bool:
+    shown = neon.call("GET", "/operations", status=200, params={"limit": "100"})["operations"]
+    return all(each["status"] in {"finished", "failed", "cancelled", "skipped"} for each in shown)
+
+
+def provider(neon: NeonWorld, run_id: str, **changes: object) -> Neon:
+    """A provider for a run of its own; `changes` replace settings."""
+    settings = NeonProvider(
+        **{
+            "api_key_env": KEY_VARIABLE, "project": neon.address.project_id, "branch": neon.address.branch_id,
+            "role": OWNER, "database": DATABASE, "base_url": neon.address.url, **changes,
+        }
+    )  # fmt: skip
+    return Neon(settings, site(neon, run_id))
+
+
+def site(neon: NeonWorld, run_id: str) -> Site:
+    """Where and for whom."""
+    with connect(neon.server.endpoint) as session:
+        identifier = session.value("SELECT system_identifier::text FROM pg_control_system()")
+    return Site(
+        run_id=run_id, directory=neon.home, host="", port=0, sockets=neon.home, logs=neon.home / "logs",
+        binaries=None, timeout_s=60,
+        cluster=Cluster(
+            system_identifier=identifier, timeline=1, major=18, data_directory=str(neon.server.data),
+            port=neon.server.port,
+        ),
+        production=lambda: Endpoint("127.0.0.1", neon.server.port, OWNER, DATABASE, Secret(PASSWORD)),
+    )  # fmt: skip
+
+
+def quiet(_: Tick) -> None:
+    """Take progress and say nothing."""
+
+
+def at(moment: datetime, *, exclusive: bool = False) -> Target:
+    """A time target."""
+    return Target(kind=TargetKind.TIME, value=moment.isoformat(), at=moment, exclusive=exclusive)
+
+
+def rows(ref: InstanceRef) -> set[int]:
+    """Rows that are there."""
+    with connect(ref.endpoint.on(DATABASE)) as session:
+        return {row for (row,) in session.rows("SELECT id FROM public.t")}
+
+
+def named(neon: NeonWorld, name: str) -> list[dict]:
+    """Branches of exactly a name."""
+    found = neon.call("GET", "/branches", status=200, params={"search": name})["branches"]
+    return [branch for branch in found if branch["name"] == name]
+
+
+def asked(neon: NeonWorld, method: str, path: str) -> list[dict]:
+    """Requests the simulator saw."""
+    seen = neon.own("GET", "/requests")["requests"]
+    return [each for each in seen if each["method"] == method and each["path"].endswith(path)]
+
+
+def test_a_branch_is_made_at_the_target_and_proven(neon: NeonWorld) -> None:
+    """Rows, position, last commit, isolation and identity, all asked of the copy."""
+    moment = neon.insert(1)
+    neon.insert(2)
+    own = provider(neon, "r1", expires_after="1d")
+    target = at(moment)
+    plan = own.plan(target)
+    assert own.check(target) == []
+
+    restored = own.start(plan, quiet)
+
+    assert rows(restored.ref) == {1}
+    assert not restored.paused
+    assert restored.stopped_at is not None
+    assert restored.last_commit_at is not None
+    assert restored.last_commit_at <= moment
+    assert not [each for each in own.isolation(restored.ref) if not each.holds and each.blocking]
+    assert {"another server", "branch", "default branch"} <= {
+        each.subject for each in own.isolation(restored.ref) if each.holds
+    }
+    (branch,) = named(neon, plan.instance.name)
+    assert branch["expires_at"]
+    assert (restored.ref.host, restored.ref.port) == ("", 0)
+    assert own.promote(restored.ref).paused is False
+    assert own.attach(restored.ref).ref == restored.ref
+    with pytest.raises(UnsupportedError):
+        own.advance(restored.ref, plan, quiet)
+    own.discard(restored.ref)
+    own.discard(restored.ref)
+    assert named(neon, plan.instance.name) == []
+    assert not answers(restored.ref.endpoint)
+
+
+def test_the_plan_is_the_call_that_is_sent(neon: NeonWorld) -> None:
+    """--plan shows the request, without the key; planning asks nothing to be changed."""
+    moment = neon.insert(11)
+    own = provider(neon, "r2")
+    before = len(neon.own("GET", "/requests")["requests"])
+
+    plan = own.plan(at(moment))
+
+    shown = neon.own("GET", "/requests")["requests"][before:]
+    assert {each["method"] for each in shown} == {"GET"}
+    assert plan.commands[0].startswith(f"POST {neon.address.url}/projects/")
+    assert '"parent_timestamp"' in plan.commands[0]
+    assert TOKEN not in "".join(plan.commands)
+    own.start(plan, quiet)
+    (sent,) = [
+        e for e in asked(neon, "POST", "/branches") if e["body"]["branch"]["name"] == plan.instance.name
+    ]
+    assert all(f'"{key}"' in plan.commands[0] for key in sent["body"]["branch"])
+    assert sent["request_id"] == "r2"
+    own.discard(plan.instance)
+
+
+def test_what_cannot_be_reached_is_refused_before_anything_is_changed(neon: NeonWorld) -> None:
+    """Window, future, kinds and positions, each with the nearest that can be reached."""
+    own = provider(neon, "r3")
+    now = datetime.now(UTC)
+    window = own.window()
+    assert window.earliest is not None
+    before = len(neon.own("GET", "/requests")["requests"])
+
+    early, late = (
+        own.check(at(window.earliest - timedelta(seconds=1))),
+        own.check(at(now + timedelta(hours=1))),
+    )
+    named_point = own.check(Target(kind=TargetKind.NAME, value="x"))
+    locked = own.check(Target(kind=TargetKind.LSN, value="7F/0"), lock_lsn=Lsn.parse("0/1"))
+    unknown = own.check(Target(kind=TargetKind.SNAPSHOT, value="snap-none"))
+
+    assert [each.code for each in (*early, *late, *named_point, *locked, *unknown)] == [
+        "RB301", "RB303", "RB108", "RB304", "RB301",
+    ]  # fmt: skip
+    assert early[0].nearest is not None
+    assert early[0].nearest.at == pytest.approx(window.earliest, abs=timedelta(seconds=5))
+    for target in (at(window.earliest - timedelta(seconds=1)), at(now + timedelta(hours=1))):
+        with pytest.raises(ProviderError):
+            own.start(own.plan(target), quiet)
+    assert {e["method"] for e in neon.own("GET", "/requests")["requests"][before:]} == {"GET"}
+
+
+def test_a_shorter_history_moves_the_window(neon: NeonWorld) -> None:
+    """What the project no longer keeps cannot be restored."""
+    moment = neon.insert(21)
+    own = provider(neon, "r4")
+    assert own.check(at(moment)) == []
+
+    neon.own("PATCH", "/project", json={"history_retention_s": 0})
+
+    (finding,) = own.check(at(moment))
+    assert finding.code == "RB301"
+    assert "0 h of history" in finding.fact
+
+
+def test_refusals_that_pass_are_outlasted_and_a_lost_answer_makes_no_second_branch(neon: NeonWorld) -> None:
+    """423, 429, 503 and 404 are waited out; a branch whose answer was lost is found by its name."""
+    moment = neon.insert(31)
+    own = provider(neon, "r5")
+    for fault in (
+        {"kind": "locked", "method": "POST", "path": "/branches$"},
+        {"kind": "rate-limited", "method": "POST", "path": "/branches$"},
+        {"kind": "unavailable", "method": "POST", "path": "/branches$"},
+        {"kind": "timeout-after-success", "method": "POST", "path": "/branches$"},
+        {"kind": "internal", "method": "GET", "path": "/operations/"},
+        {"kind": "hang-up", "method": "GET", "path": "/connection_uri"},
+    ):
+        neon.own("POST", "/faults", json=fault)
+
+    restored = own.start(own.plan(at(moment)), quiet)
+
+    assert 31 in rows(restored.ref)
+    assert len(named(neon, restored.ref.name)) == 1
+    sent = [e for e in asked(neon, "POST", "/branches") if e["request_id"] == "r5"]
+    assert [each["status"] for each in sent] == [423, 429, 503, 524]
+    neon.own(
+        "POST", "/faults", json={"kind": "hang-up-after-success", "method": "DELETE", "path": "/branches/"}
+    )
+    own.discard(restored.ref)
+    assert named(neon, restored.ref.name) == []
+
+
+def test_a_failed_operation_is_told_and_the_next_start_begins_anew(neon: NeonWorld) -> None:
+    """The vendor's reason is in the error; what it left half-made is replaced."""
+    moment = neon.insert(41)
+    own = provider(neon, "r6")
+    plan = own.plan(at(moment))
+    neon.own("POST", "/operation-faults", json={"action": "create_branch", "error": "storage is busy"})
+
+    with pytest.raises(ProviderError) as error:
+        own.start(plan, quiet)
+    assert error.value.code == "RB310"
+    assert "storage is busy" in error.value.fact
+
+    assert 41 in rows(own.start(plan, quiet).ref)
+    own.discard(plan.instance)
+
+
+def test_a_plans_limit_is_told(neon: NeonWorld) -> None:
+    """The vendor counts branches; what is left over of others is named by its own words."""
+    moment = neon.insert(51)
+    own = provider(neon, "r7")
+    neon.own("PATCH", "/project", json={"branches_limit": 1})
+
+    with pytest.raises(ProviderError) as error:
+        own.start(own.plan(at(moment)), quiet)
+
+    assert error.value.code == "RB308"
+
+
+def test_a_copy_takes_over_and_goes_back(neon: NeonWorld) -> None:
+    """Default, without an end, durable over a restart; isolated again it is only a branch. Nothing that serves is discarded."""
+    moment = neon.insert(61)
+    own = provider(neon, "r8", expires_after="1d")
+    restored = own.start(own.plan(at(moment)), quiet)
+    wanted = capture(Endpoint("127.0.0.1", neon.server.port, OWNER, DATABASE, Secret(PASSWORD)))
+
+    def admit():
+        return own.admit(
+            restored.ref, wanted, archive=None, base_backups=None, supervisor=None, allowed={"work_mem": "x"}
+        )
+
+    service = admit()
+
+    assert service.durable
+    assert service.differences == ()
+    assert service.unprotected_since is None
+    assert (service.host, service.port) == (restored.ref.endpoint.host, restored.ref.endpoint.port)
+    (branch,) = named(neon, restored.ref.name)
+    assert branch["default"]
+    assert "expires_at" not in branch
+    assert admit().host == service.host
+    with pytest.raises(ProviderError) as error:
+        own.discard(restored.ref)
+    assert error.value.code == "RB312"
+    assert "default" in error.value.fact
+
+    other = provider(neon, "r8")
+    other.isolate(restored.ref)
+    other.isolate(restored.ref)
+
+    (branch,) = named(neon, restored.ref.name)
+    assert not branch["default"]
+    assert named(neon, "main")[0]["default"]
+    other.discard(restored.ref)
+
+
+def test_a_protected_productions_copy_has_passwords_of_its_own(neon: NeonWorld) -> None:
+    """They are asked of the vendor, for the application's role too; the copy is protected when it takes over."""
+    main = neon.address.branch_id
+    neon.call("PATCH", f"/branches/{main}", json={"branch": {"protected": True}}, status=200)
+    try:
+        moment = neon.insert(71)
+        own = provider(neon, "r9")
+        restored = own.start(own.plan(at(moment)), quiet)
+
+        assert restored.ref.endpoint.password not in {None, Secret(PASSWORD)}
+        assert access.password_of("r9", restored.ref.name, OWNER) == restored.ref.endpoint.password
+        own.admit(restored.ref, Capture(), archive=None, base_backups=None, supervisor=None, allowed={})
+        assert named(neon, restored.ref.name)[0]["protected"]
+        with pytest.raises(ProviderError):
+            own.discard(restored.ref)
+        own.isolate(restored.ref)
+        assert not named(neon, restored.ref.name)[0]["protected"]
+        own.discard(restored.ref)
+    finally:
+        neon.call("PATCH", f"/branches/{main}", json={"branch": {"protected": False}}, status=200)
+
+
+def test_the_safety_copy_is_a_branch_or_a_snapshot_made_once(neon: NeonWorld) -> None:
+    """A second process finds the first one's; another kind than the configured one is refused."""
+    neon.insert(81)
+    own = provider(neon, "r10")
+
+    kept = own.safety_copy("branch")
+
+    assert provider(neon, "r10").safety_copy("branch") == kept
+    assert own.capabilities().safety_copies == {"branch"}
+    with pytest.raises(UnsupportedError):
+        own.safety_copy("snapshot")
+    taken = provider(neon, "r10", safety_copy="snapshot").safety_copy("snapshot")
+    assert provider(neon, "r10", safety_copy="snapshot").safety_copy("snapshot") == taken
+    neon.wait(neon.call("DELETE", f"/branches/{kept}", status=200))
+
+
+def test_a_snapshot_is_restored_into_a_branch_of_its_own(neon: NeonWorld) -> None:
+    """It reaches as far as it was taken, and replaces nothing."""
+    neon.insert(91)
+    taken = neon.call(
+        "POST", f"/branches/{neon.address.branch_id}/snapshot", params={"name": "s"}, status=200
+    )
+    neon.wait(taken)
+    neon.insert(92)
+    own = provider(neon, "r11")
+    target = Target(kind=TargetKind.SNAPSHOT, value=taken["snapshot"]["id"])
+    assert own.check(target) == []
+
+    restored = own.start(own.plan(target), quiet)
+
+    assert {91, 92} & rows(restored.ref) == {91}
+    assert "snapshot" in restored.backup_id
+    assert own.start(own.plan(target), quiet).ref == restored.ref
+    (branch,) = named(neon, restored.ref.name)
+    # a branch restored from a snapshot is a root: the vendor deletes none of those
+    with pytest.raises(ProviderError):
+        own.discard(restored.ref)
+    assert branch["restored_from"] == target.value
+
+
+def test_only_this_runs_branches_are_deleted(neon: NeonWorld) -> None:
+    """Another run's reference, and a branch of our name that is not ours, are left alone."""
+    own = provider(neon, "r12")
+    moment = neon.insert(101)
+    restored = own.start(own.plan(at(moment)), quiet)
+
+    for wrong in (replace(restored.ref, run_id="other"), replace(restored.ref, name="main")):
+        with pytest.raises(ProviderError) as error:
+            own.discard(wrong)
+        assert error.value.code == "RB312"
+    child = neon.create("child-of-r12", parent_id=named(neon, restored.ref.name)[0]["id"])
+    with pytest.raises(ProviderError) as depended:
+        own.discard(restored.ref)
+    assert "child-of-r12" in depended.value.fact
+    renamed = {"branch": {"name": "restore-runbook-r13"}}
+    neon.call("PATCH", f"/branches/{child['id']}", json=renamed, status=200)
+    with pytest.raises(ProviderError) as foreign:
+        provider(neon, "r13").discard(replace(restored.ref, run_id="r13", name="restore-runbook-r13"))
+    assert foreign.value.code == "RB312"
+    assert len(named(neon, "restore-runbook-r13")) == 1
+    neon.wait(neon.call("DELETE", f"/branches/{child['id']}", status=200))
+    own.discard(restored.ref)
+
+
+def test_latest_ends_at_the_lock(neon: NeonWorld) -> None:
+    """What was committed behind the lock does not come back; without a lock it is all there is."""
+    neon.insert(111)
+    with connect(neon.server.endpoint) as session:
+        lock = Lsn.parse(session.value("SELECT pg_current_wal_insert_lsn()"))
+    neon.insert(112)
+    own = provider(neon, "r14")
+
+    restored = own.start(own.plan(Target(kind=TargetKind.LATEST, not_beyond=lock)), quiet)
+
+    assert {111, 112} & rows(restored.ref) == {111}
+    # the same run with another target: what it made before is replaced
+    again = own.start(own.plan(Target(kind=TargetKind.LATEST)), quiet)
+    assert {111, 112} <= rows(again.ref)
+    own.discard(again.ref)
+
+
+def test_a_wrong_key_and_a_wrong_branch_are_told(neon: NeonWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with what to correct."""
+    with pytest.raises(ProviderError) as branch:
+        provider(neon, "r15", branch="br-none").window()
+    assert branch.value.where == "[provider.neon] branch"
+    monkeypatch.setenv(KEY_VARIABLE, "another key")
+    with pytest.raises(ProviderError) as key:
+        provider(neon, "r15").window()
+    assert "API key" in key.value.fact
+    monkeypatch.delenv(KEY_VARIABLE)
+    with pytest.raises(ConfigError) as missing:
+        provider(neon, "r15").window()
+    assert missing.value.code == "RB106"
+
+
+def test_production_that_is_down_does_not_stop_a_restore(neon: NeonWorld) -> None:
+    """Nothing of the restore is asked of production's SQL."""
+    moment = neon.insert(121)
+    own = provider(neon, "r16")
+    own._copies._site = replace(own._site, production=lambda: Endpoint(access.NOWHERE, 1, "x"))
+
+    restored = own.start(own.plan(at(moment)), quiet)
+
+    assert 121 in rows(restored.ref)
+    own.discard(restored.ref)
+    with pytest.raises(DatabaseError), connect(restored.ref.endpoint):
+        pass
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [("POST", "/branches"), ("GET", "/operations/"), ("GET", "/endpoints"), ("GET", "/connection_uri")],
+    ids=["asked for", "being made", "made", "starting"],
+)
+def test_a_killed_restore_is_joined_wherever_it_was(neon: NeonWorld, seen: tuple[str, str]) -> None:
+    """A new process finds what the dead one asked for by its name: one branch, with what it must hold."""
+    number = 200 + len(seen[1])
+    moment = neon.insert(number)
+    run_id = f"k{number}"
+    job = _start_elsewhere(neon, run_id, moment)
+    method, path = seen
+
+    def got_there() -> bool:
+        mine = [each for each in neon.own("GET", "/requests")["requests"] if each["request_id"] == run_id]
+        begun = any(each["method"] == "POST" for each in mine)
+        return begun and any(each["method"] == method and path in each["path"] for each in mine)
+
+    wait_for(got_there, timeout_s=60, what="the process has got there", interval_s=0.01)
+    end_job(job, first=signal.SIGKILL)
+    own = provider(neon, run_id)
+
+    restored = own.start(own.plan(at(moment)), quiet)
+
+    assert number in rows(restored.ref)
+    assert len(named(neon, restored.ref.name)) == 1
+    own.discard(restored.ref)
+
+
+def test_two_restores_at_once_do_not_meet(neon: NeonWorld) -> None:
+    """A project does one thing at a time: each waits for the other's, and gets a branch of its own."""
+    moment = neon.insert(301)
+    jobs = {run_id: _start_elsewhere(neon, run_id, moment) for run_id in ("two-a", "two-b")}
+
+    for run_id, job in jobs.items():
+        join(job, timeout_s=120, what=f"restore {run_id}")
+        own = provider(neon, run_id)
+        restored = own.attach(own.plan(at(moment)).instance)
+        assert 301 in rows(restored.ref)
+        own.discard(restored.ref)
+
+
+def _start_elsewhere(neon: NeonWorld, run_id: str, moment: datetime) -> JobRef:
+    """Begin a restore in a process of its own."""
+    known = site(neon, run_id)
+    told = {
+        "run_id": run_id, "home": str(neon.home), "at": moment.isoformat(),
+        "system_identifier": known.cluster.system_identifier,
+        "production": f"host=127.0.0.1 port={neon.server.port} user={OWNER} dbname={DATABASE} password='{_quoted(PASSWORD)}'",
+        "settings": {
+            "api_key_env": KEY_VARIABLE, "project": neon.address.project_id, "branch": neon.address.branch_id,
+            "role": OWNER, "database": DATABASE, "base_url": neon.address.url,
+        },
+    }  # fmt: skip
+    file = neon.home / f"{run_id}.json"
+    file.touch(mode=0o600)
+    file.write_text(json.dumps(told))
+    argv = ["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "tests.real.neon_starts", file]
+    return spawn(argv, name=run_id, folder=neon.home / "logs", env={KEY_VARIABLE: TOKEN}, cwd=ROOT)
+
+
+def _quoted(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("'", "\\'")
