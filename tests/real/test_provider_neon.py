@@ -46,7 +46,11 @@ def neon(public_dir: Path, binaries: Binaries) -> Iterator[NeonWorld]:
 def as_it_was(neon: NeonWorld, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No fault stays armed, no answer missed the description, limits and default branch are the usual ones."""
     monkeypatch.setenv(KEY_VARIABLE, TOKEN)
-    neon.own("PATCH", "/project", json={"history_retention_s": 86_400, "branches_limit": 100})
+    neon.own(
+        "PATCH",
+        "/project",
+        json={"history_retention_s": 86_400, "branches_limit": 100, "root_branches_limit": 25},
+    )
     yield
     wait_for(lambda: _free(neon), timeout_s=60, what="the operations are over")
     neon.own("DELETE", "/faults")
@@ -493,3 +497,96 @@ def _start_elsewhere(neon: NeonWorld, run_id: str, moment: datetime) -> JobRef:
 
 def _quoted(value: str) -> str:
     return value.replace("\\", "\\\\").replace("'", "\\'")
+
+
+def in_place(neon: NeonWorld, run_id: str, **changes: object) -> Neon:
+    """A provider that gives production's host to the copy."""
+    own = provider(neon, run_id, in_place=True, **changes)
+    base = own._site.production
+    own._copies._site = replace(own._site, production=lambda: access.production_now(run_id) or base())
+    return own
+
+
+def host(neon: NeonWorld) -> set[int]:
+    """Rows behind production's own address, as the superuser of whatever answers there."""
+    with connect(Endpoint("127.0.0.1", neon.server.port, OWNER, DATABASE, Secret(PASSWORD))) as session:
+        return {row for (row,) in session.rows("SELECT id FROM public.t")}
+
+
+def test_production_takes_the_copy_over_in_place_and_gives_it_back(neon: NeonWorld) -> None:
+    """Host and port stay; what production held is kept and answers; going back keeps what was served meanwhile."""
+    moment = neon.insert(401)
+    neon.insert(402)
+    own = in_place(neon, "p1")
+    restored = own.start(own.plan(at(moment)), quiet)
+    assert access.production_now("p1") is None
+
+    def admit(by: Neon):
+        return by.admit(restored.ref, Capture(), archive=None, base_backups=None, supervisor=None, allowed={})
+
+    service = admit(own)
+
+    assert (service.host, service.port) == ("127.0.0.1", neon.server.port)
+    assert service.durable
+    assert {401, 402} & host(neon) == {401}
+    assert {401, 402} & rows(restored.ref) == {401}
+    moved = access.production_now("p1")
+    assert moved is not None
+    with connect(moved.on(DATABASE)) as session:
+        assert session.value("SELECT count(*) FROM public.t WHERE id IN (401, 402)") == 2
+    assert own.attach(restored.ref).paused is False
+    assert admit(in_place(neon, "p1")).port == service.port
+    neon.insert(403)
+
+    other = in_place(neon, "p1")
+    other.isolate(restored.ref)
+    other.isolate(restored.ref)
+
+    assert access.production_now("p1") is None
+    assert {401, 402, 403} & host(neon) == {401, 402}
+    kept = named(neon, "restore-runbook-p1-after-1")
+    assert len(kept) == 1
+    assert {401, 402, 403} & rows(restored.ref) == {401}
+    assert {401, 402} & (admit(other) and host(neon)) == {401}
+    other.isolate(restored.ref)
+    other.discard(restored.ref)
+
+
+def test_a_snapshot_is_finalized_in_productions_place(neon: NeonWorld) -> None:
+    """Production's compute moves to the restored branch; what production held is renamed, and answers."""
+    neon.insert(421)
+    taken = neon.call(
+        "POST", f"/branches/{neon.address.branch_id}/snapshot", params={"name": "f"}, status=200
+    )
+    neon.wait(taken)
+    neon.insert(422)
+    own = in_place(neon, "p3")
+    restored = own.start(own.plan(Target(kind=TargetKind.SNAPSHOT, value=taken["snapshot"]["id"])), quiet)
+    assert {421, 422} <= host(neon)
+
+    service = own.admit(restored.ref, Capture(), archive=None, base_backups=None, supervisor=None, allowed={})
+
+    assert service.port == neon.server.port
+    assert {421, 422} & host(neon) == {421}
+    assert named(neon, "main")[0]["restore_status"] == "finalized"
+    assert own.attach(restored.ref).ref == restored.ref
+    own.isolate(restored.ref)
+    assert {421, 422} <= host(neon)
+
+
+def test_in_place_is_refused_beforehand_where_the_vendor_restricts_it(neon: NeonWorld) -> None:
+    """Read before acting: a protected branch, or a restricted action, with its reason."""
+    moment = neon.insert(411)
+    main = neon.address.branch_id
+    neon.call("PATCH", f"/branches/{main}", json={"branch": {"protected": True}}, status=200)
+    protected = in_place(neon, "p2").check(at(moment))
+    neon.call("PATCH", f"/branches/{main}", json={"branch": {"protected": False}}, status=200)
+    neon.own(
+        "POST", "/restrictions", json={"branch_id": main, "name": "restore", "reason": "maintenance runs"}
+    )
+
+    restricted = in_place(neon, "p2").check(at(moment))
+
+    assert [each.code for each in (*protected, *restricted)] == ["RB108", "RB108"]
+    assert "maintenance runs" in restricted[0].fact
+    assert provider(neon, "p2").check(at(moment)) == []
