@@ -100,13 +100,24 @@ FAULTS: tuple[Fault, ...] = (
         "UPDATE pg_index SET indisready = false, indisvalid = false WHERE indexrelid = 'rewards_kind'::regclass",
         "INSERT INTO rewards (id, stamp_id, kind) VALUES (70000, 5, 'lost')", "SELECT setval('rewards_id_seq', 70000)",
         "UPDATE pg_index SET indisready = true, indisvalid = true WHERE indexrelid = 'rewards_kind'::regclass"),
+    *(
+        sql(f"{kind} misses rows", fails(f"physical.index_rows:shop.public.{table}", f"content.production:shop.public.{table}"),
+            f"UPDATE pg_index SET indisready = false, indisvalid = false WHERE indexrelid = '{index}'::regclass", change,  # noqa: S608 - constants
+            f"UPDATE pg_index SET indisready = true, indisvalid = true WHERE indexrelid = '{index}'::regclass")  # noqa: S608 - constants
+        for kind, index, table, change in (
+            ("an inverted index", "users_tags", "users", "UPDATE users SET tags = ARRAY['a', 'new'] WHERE id = 3"),
+            ("a hash index", "users_email", "users", "UPDATE users SET email = 'new@example.org' WHERE id = 3"),
+            ("an exclusion's index", "bookings_room_during_excl", "bookings",
+             "INSERT INTO bookings VALUES (77, tstzrange('2025-01-01', '2025-01-03'))"),
+        )
+    ),
     sql("a unique key is there twice", "physical.table:shop.public.rewards",
         "UPDATE pg_index SET indisunique = false, indisprimary = false WHERE indexrelid = 'rewards_pkey'::regclass",
         "INSERT INTO rewards (id, stamp_id, kind) VALUES (60, 5, 'twice')",
         "UPDATE pg_index SET indisunique = true, indisprimary = true WHERE indexrelid = 'rewards_pkey'::regclass"),
     Fault(name="an index is in another order", offline=_turned("users_name"), fires=fails("physical.table:shop.public.users")),
     Fault(name="an inverted index is damaged", offline=overwritten("users_tags", 2 * PAGE - 408, b"\x11" * 400, valid=True),
-          fires=fails("physical.table:shop.public.users")),
+          fires=fails("physical.table:shop.public.users", "physical.index_rows:shop.public.users")),
     Fault(name="the catalogue's index is in another order", offline=_turned("pg_description_o_c_o_index"),
           fires=fails("physical.catalogue:shop")),
     Fault(name="the visibility map lies", sql=("UPDATE users SET mood = mood WHERE id = 3",),

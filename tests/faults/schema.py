@@ -57,6 +57,8 @@ _SHOP = (
     CREATE INDEX stamps_user ON stamps (user_id);
     CREATE INDEX users_tags ON users USING gin (tags);
     CREATE INDEX users_name ON users (name);
+    CREATE INDEX users_email ON users USING hash (email);
+    CREATE INDEX measures_at ON measures_2024 USING brin (at);
     CREATE INDEX rewards_kind ON rewards (kind);
     CREATE INDEX notes_body ON notes (body) WHERE body IS NOT NULL;
     CREATE STATISTICS stamps_both ON user_id, at FROM stamps;

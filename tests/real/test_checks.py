@@ -273,14 +273,6 @@ def test_physical_fires_on_an_index_that_misses_rows(subject_of: NewSubject) -> 
     assert "lost@" not in repr(check)
 
 
-def test_physical_names_indexes_nothing_can_check(subject_of: NewSubject) -> None:
-    """A hash index has no checker: said, not passed over, not blocking."""
-    subject = subject_of()
-    script(home_of(subject), "CREATE INDEX users_hash ON users USING hash (email)")
-    check = found(physical.check(subject), "physical.indexes")
-    assert (check.verdict, check.stops) == (Verdict.COULD_NOT_VERIFY, False)
-
-
 def test_physical_fires_on_a_destroyed_page(own_server: Server) -> None:
     """A page overwritten on disk is damage of its table and counts as a checksum failure."""
     with running(own_server, QUICK), reading(own_server.endpoint.on("clean")) as session:
