@@ -47,6 +47,8 @@ FAULTS: tuple[Fault, ...] = (
         "UPDATE pg_index SET indisready = true, indisvalid = true WHERE indexrelid = 'bookings_room_during_excl'::regclass"),
     sql("a large object is lost", "rows.large_objects:shop", "SELECT lo_unlink(blob) FROM documents WHERE id = 3"),
     sql("a large object has other content", "rows.large_objects:shop", "SELECT lo_put(blob, 0, 'X') FROM documents WHERE id = 3"),
+    sql("a materialised view is behind its query", {"rows.views:ledger": OPEN}, "UPDATE rates SET rate = 1.5 WHERE kind = 'a'",
+        database="ledger"),
     sql("the team's own rule is broken", fails("sanity:shop.every reward has a stamp"),
         "UPDATE rewards SET stamp_id = NULL WHERE id = 60"),
 )  # fmt: skip

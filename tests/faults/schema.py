@@ -64,7 +64,7 @@ _SHOP = (
     CREATE STATISTICS stamps_both ON user_id, at FROM stamps;
     CREATE VIEW rich AS SELECT id, balance FROM users WHERE balance > 10;
     CREATE VIEW own_rich WITH (security_invoker) AS SELECT id FROM users;
-    CREATE MATERIALIZED VIEW per_user AS SELECT user_id, count(*) FROM stamps GROUP BY 1;
+    CREATE MATERIALIZED VIEW per_user AS SELECT i AS user_id, i * 2 AS count FROM generate_series(1, 9) i;
     CREATE FUNCTION add(a int, b int) RETURNS int LANGUAGE sql IMMUTABLE SET search_path = pg_catalog AS 'SELECT a + b';
     CREATE FUNCTION guard() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN RETURN new; END';
     CREATE FUNCTION watch() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
@@ -109,6 +109,9 @@ _LEDGER = (
     """
     CREATE TABLE entries (id int PRIMARY KEY, amount int NOT NULL);
     INSERT INTO entries SELECT i, i FROM generate_series(1, 200) i;
+    CREATE TABLE rates (kind text PRIMARY KEY, rate numeric NOT NULL, at timestamptz);
+    INSERT INTO rates VALUES ('a', 1.50, NULL), ('b', 2, now());
+    CREATE MATERIALIZED VIEW current_rates AS SELECT rate, kind, at FROM rates;
     """,
     "ANALYZE",
 )
