@@ -87,3 +87,13 @@ def test_a_stage_drill_and_an_inspection_go_through_dumps(shop):
     assert "a cutover to this copy would lose" in inspected.output
     assert "shop.shop.orders: " in inspected.output
     assert shop.get("/up") == 200
+
+    given_up = shop.run(f"--rollback={inspected.run_id}")
+    assert "RB" not in given_up.output, given_up.output[-3000:]
+    assert not list((shop.home / "restored").rglob("PG_VERSION"))
+
+    shop.edit('rpo = "15min"', 'rpo = "1s"')
+    old = shop.run(f"--config={shop.config}", "--inspect", "--target-time=latest")
+    assert old.code == 1, old.output[-3000:]
+    assert "target.distance_s <= target.rpo_s" in old.output
+    assert times_done(shop, old.run_id, "restore to isolated instance") == 0
