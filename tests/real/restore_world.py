@@ -1,5 +1,6 @@
 """A small production with an archive, a base backup and a damage, for the tests of restores."""
 
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -98,7 +99,8 @@ def production(public_dir: Path, kind: Callable[..., Lab], binaries: Binaries) -
         lab.make()
         _configure(server, lab)
         job = server.start()
-        made.callback(end_job, job)
+        # not a fast shutdown: it would wait until all of the log is archived
+        made.callback(end_job, job, first=signal.SIGQUIT)
         server.wait_ready(job)
         lab.prepare()
         with connect(server.endpoint) as session:

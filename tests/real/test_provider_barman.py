@@ -253,3 +253,28 @@ def test_a_log_without_its_program_is_refused(
 
     assert found.code == "RB109"
     assert "gzip" in found.fact
+
+
+def test_incremental_and_packed_backups_are_restored(world: World, site: Site) -> None:
+    """Barman puts them together; what comes out is compared with the manifest as every other copy."""
+    lab = world.lab
+    assert isinstance(lab, BarmanLab)
+    with connect(world.server.endpoint) as session:
+        session.do("ALTER SYSTEM SET summarize_wal = on")
+        session.do("SELECT pg_reload_conf()")
+    take = ("backup", "--wait", "--immediate-checkpoint")
+    lab.run(*take, SERVER)
+    lab.run(*take, "--incremental", "last-full", SERVER)
+    with lab.config.open("a") as config:
+        config.write("backup_compression = gzip\n")
+    lab.run(*take, SERVER)
+    known = [backup.id for backup in opened(lab, site).window().base_backups]
+    assert len(known) == 4
+
+    for number, name in enumerate(known[-2:]):
+        provider = opened(lab, world.site(f"{site.run_id}-{number}"))
+        plan = provider.plan(Target(kind=TargetKind.SNAPSHOT, value=name))
+        try:
+            assert rows(provider.start(plan, quiet).ref) == [world.after.row]
+        finally:
+            provider.discard(plan.instance)
