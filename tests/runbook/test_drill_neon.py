@@ -21,3 +21,20 @@ def test_another_process_takes_a_cutover_to_a_branch_back(checkout):
     assert undone.code == 1, undone.output[-3000:]
     assert "rollback complete: the application points at production" in undone.output
     assert list((checkout.folder / "packs" / "after-cutover").rglob("*.jsonl")) != []
+
+
+def test_a_service_out_of_its_objectives_is_taken_back(checkout):
+    """After a cutover the copy is fenced: the outside audit tries the application's own password on it."""
+    if not OBTAINED.is_file():
+        missing("the API description of Neon (make neon-api)")
+    checkout.edit("p95_ms = 500", "p95_ms = 0.001")
+
+    ended = checkout.run("--drill", "--provider=neon", "--disaster=drop", "--seed=7")
+
+    assert ended.code == 1, ended.output[-3000:]
+    summary = checkout.summary()
+    assert summary["rollback"]["complete"]
+    verdicts = {check["id"]: check["verdict"] for check in summary["audit"]}
+    assert verdicts.pop("restored_closed") == "pass"
+    assert set(verdicts.values()) == {"pass"}
+    assert not checkout.world_folder().exists()
