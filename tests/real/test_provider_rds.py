@@ -458,6 +458,18 @@ def test_a_copy_in_productions_groups_is_not_isolated(lab: Lab) -> None:
     assert "security groups" in broken
 
 
+def test_a_copy_that_holds_more_than_was_asked_for_is_refused(lab: Lab) -> None:
+    """Its own commits since it was asked for are its own; one between the target and then is production's."""
+    provider = lab.provider()
+    early = at(datetime.now(UTC) - timedelta(days=1))
+
+    with pytest.raises(ProviderError) as error:
+        provider.start(provider.plan(early), quiet)
+
+    assert error.value.code == "RB310"
+    assert "after the target" in error.value.fact
+
+
 def test_production_itself_is_never_taken_for_the_copy(lab: Lab) -> None:
     """An address that leads to production is found by asking it."""
     lab.aws.copy, kept = lab.aws.production, lab.aws.copy
