@@ -1,5 +1,5 @@
 """
-What a failed drill must leave, read from its journal, its summary, its ticket and the outside audit.
+What a drill must leave, served or failed: read from its journal, its summary, its ticket and the outside audit.
 """
 
 import contextlib
@@ -125,3 +125,15 @@ class Stopped:
 def pack_rows(folder: Path) -> int:
     """Return how many rows a reconciliation pack's manifest names."""
     return int(json.loads((folder / "pack.json").read_text())["rows"])
+
+
+def check_served(checkout):
+    """Every step passed, what is served is protected and in time, the audit agrees, nothing is left."""
+    summary = checkout.summary()
+    assert {step["status"] for step in summary["steps"]} == {"passed"}
+    assert summary["protected"]["state"] == "PROTECTED"
+    assert summary["rpo"]["verdict"] == "met"
+    assert summary["rto"]["verdict"] == "met"
+    audit = [check for check in summary["audit"] if check["verdict"] not in {"pass", "not-applicable"}]
+    assert audit == []
+    assert not checkout.world_folder().exists()

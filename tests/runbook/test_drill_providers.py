@@ -1,0 +1,36 @@
+"""The runbook through each way of backing production up, but the one every other drill takes."""
+
+import shutil
+
+import pytest
+
+from fixtures.drill.archiving import ARCHIVING
+from fixtures.drill.neon_simulator.description import OBTAINED
+from tests.missing import missing
+from tests.runbook.endings import check_served
+
+
+@pytest.mark.parametrize("way", sorted(set(ARCHIVING) - {"basebackup"}))
+def test_the_drill_restores_through(way, checkout):
+    """The same runbook, with production backed up for another provider, and served into its new place."""
+    lacking = [tool for tool in ARCHIVING[way].tools if shutil.which(tool) is None]
+    if lacking:
+        missing(f"{', '.join(lacking)} for a drill through {way}")
+    if way == "neon" and not OBTAINED.is_file():
+        missing("the API description of Neon (make neon-api)")
+    session = checkout.run("--drill", f"--provider={way}", "--disaster=drop", "--seed=7")
+
+    assert session.code == 0, session.output[-3000:]
+    check_served(checkout)
+    assert checkout.summary()["provider"] == ARCHIVING[way].provider
+
+
+def test_a_drill_goes_through_no_provider_it_did_not_make(checkout):
+    """A repository named in the drill's file could be production's."""
+    checkout.edit(
+        'name = "basebackup" ', 'name = "pgbackrest"\n[provider.pgbackrest]\nstanza = "production"\n#'
+    )
+
+    assert checkout.run("--drill", "--seed=7").code == 4
+    assert checkout.run("--drill", "--provider=nobody").code == 4
+    assert checkout.run("--provider=pgbackrest", "--target-time=latest").code == 4
