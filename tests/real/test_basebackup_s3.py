@@ -65,6 +65,7 @@ def test_credentials_that_only_read_are_enough(world: World) -> None:
         restored = provider.start(plan, quiet)
 
         assert rows(restored.ref) == ALL_ROWS
+        assert provider._store.traces == (f"{BUCKET}/{lab_of(world).archive}",)
         root = Path(plan.instance.name).parent
         written = [path for path in (*root.glob("*"), *provider._site.logs.glob("*")) if path.is_file()]
         assert not [path for path in written if SECRET.encode() in path.read_bytes()]
