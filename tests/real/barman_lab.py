@@ -91,7 +91,7 @@ class BarmanLab(Lab):
         conninfo = f"host={server.sockets} port={server.port} user=postgres"
         self.config.write_text(
             f"[barman]\nbarman_user = {user}\nbarman_home = {self.place}\n"
-            f"barman_lock_directory = {own}\nlog_file = {own}/barman.log\n"
+            f"barman_lock_directory = {own}\nlog_file = {own}/barman.log\ncloud_staging_directory = {own}/staging\n"
             f"path_prefix = {server.binaries.bin_dir}\ncompression = pygzip\n"
             f"[{SERVER}]\ndescription = {SERVER}\nconninfo = {conninfo} dbname=postgres\n"
             f"streaming_conninfo = {conninfo}\nbackup_method = postgres\narchiver = on\n"
