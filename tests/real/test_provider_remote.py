@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.command import run
-from fixtures.errors import DatabaseError, ProviderError
+from fixtures.errors import ConfigError, DatabaseError, ProviderError
 from fixtures.evidence import Secret
 from fixtures.postgres.server import Server, free_port
 from fixtures.postgres.session import Endpoint, connect
@@ -214,3 +214,25 @@ def test_a_commit_must_survive_a_restart_that_took_place(servers):
     how["fsync"] = "on"
     restart()
     assert serving.refuse_unfit(ref(), known(servers), durable=True, claimed="") == ""
+
+
+def test_opening_a_backend_may_itself_ask_where_production_is():
+    """A process that resumes behind a commissioning asks first; a local copy's backend moves nothing."""
+    asked = []
+
+    def opener() -> None:
+        asked.append(access.production_now("run-nested"))
+
+    access.opened_by("run-nested", opener)
+
+    assert access.production_now("run-nested") is None
+    assert access.production_now("run-nested") is None
+    assert asked == [None]
+
+    def unset() -> None:
+        raise ConfigError("RB106", "environment variable KEY is not set")
+
+    access.opened_by("run-unset", unset)
+    for _ in range(2):
+        with pytest.raises(ConfigError):
+            access.production_now("run-unset")
