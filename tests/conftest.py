@@ -22,6 +22,17 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a module's tests in one worker; those that ask each provider's own world, each world's."""
+    for item in items:
+        lab = (
+            item.callspec.params.get("world")
+            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+            else None
+        )
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{lab}" if lab else item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def public_dir() -> Iterator[Path]:
     """A short folder an unprivileged server user can enter; removed at the end."""
