@@ -58,7 +58,7 @@ _SHOP = (
     CREATE INDEX users_tags ON users USING gin (tags);
     CREATE INDEX users_name ON users (name);
     CREATE INDEX users_email ON users USING hash (email);
-    CREATE INDEX measures_at ON measures_2024 USING brin (at);
+    CREATE INDEX notes_id ON notes USING brin (id);
     CREATE INDEX rewards_kind ON rewards (kind);
     CREATE INDEX notes_body ON notes (body) WHERE body IS NOT NULL;
     CREATE STATISTICS stamps_both ON user_id, at FROM stamps;
