@@ -327,6 +327,28 @@ def test_what_is_wrong_with_a_set_is_refused_in_seconds(shop: Shop) -> None:
     assert provider.check(snapshot(shop.names[0])) == []
 
 
+def test_a_set_of_a_history_production_left_is_not_taken(shop: Shop) -> None:
+    """Its transaction ids were given out again: what production wrote since would be taken for the set's rows."""
+    place = shop.clone("lineage")
+    first, last = shop.names
+    kept, left = (each.stop_lsn for each in shop.provider("whole", place, timeline=1).window().base_backups)
+    other = {"data_directory": None, "timeline": 2}
+
+    assert "00000002.history" in refused(shop.provider("unknown", place, **other), snapshot(first))
+    assert refused(shop.provider("none", place, **other), LATEST).startswith("RB301")
+
+    (place / "00000002.history").write_text(f"1\t{Lsn(left.value - 1)}\tno recovery target specified\n")
+    forked = shop.provider("forked", place, **other)
+    assert kept < Lsn(left.value - 1)
+    assert refused(forked, snapshot(last)).startswith("RB306")
+    assert forked.check(snapshot(first)) == []
+    assert forked.plan(LATEST).backup == forked.window().base_backups[0]
+    assert [each.id for each in forked.window().base_backups] == [first]
+
+    rewrite(place / first, timeline=3)
+    assert "no ancestor" in refused(shop.provider("later", place, **other), snapshot(first))
+
+
 def test_a_set_without_a_listed_database_is_refused(shop: Shop) -> None:
     """[[databases]] says what must come back."""
     place = shop.home / "half"
