@@ -268,7 +268,7 @@ def test_the_command_takes_signs_and_says_where(
     config = tmp_path / "production.toml"
     changes = {
         'name = "stampcard"\ncritical': 'name = "shop"\ncritical', "public.rewards": "public.beat",
-        "public.heartbeat": "public.beat", "password_env": "#password_env",
+        "public.heartbeat": "public.beat", 'password_env = "STAMPCARD_ADMIN': '#password_env = "STAMPCARD_ADMIN',
     }  # fmt: skip
     for old, new in changes.items():
         example = example.replace(old, new)
