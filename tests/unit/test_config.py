@@ -165,3 +165,22 @@ def test_who_reads_none_of_it_may_do_without(write):
     assert config.gaps_in("can") == ()
     with pytest.raises(ConfigError, match="is not set yet"):
         load_config(path, may_lack={"app"})
+
+
+@pytest.mark.parametrize(
+    ("provider", "place"),
+    [
+        ('name = "basebackup"', ""),
+        ('name = "neon"\n[provider.neon]\napi_key_env = "K"\nproject = "p"\nbranch = "b"', "history"),
+        (
+            'name = "rds"\n[provider.rds]\nregion = "r"\ninstance = "i"\npassword_env = "P"\n'
+            'isolation_security_groups = ["sg"]',
+            "AWS's automated backups",
+        ),
+    ],
+)
+def test_a_service_protects_its_copy_without_folders(write, provider, place):
+    """Else the gate before the cutover says UNPROTECTED of what the service backs up."""
+    text = COMPLETE.replace('name = "basebackup"', provider)
+    settings = load_config(write(text)).settings
+    assert (place in settings.protection) if place else settings.protection == ""
