@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.command import JobRef, end_job, find_tool, run
+from fixtures.drill.record import remove_outside
 from fixtures.drill.s3 import BUCKET, S3, Identity, begin_s3, load_s3
 from fixtures.providers.barman.backend import BarmanCloud
 from fixtures.providers.base import Site
@@ -78,6 +79,7 @@ class BarmanCloudLab(Lab):
         self.patch.undo()
         for job in self.jobs:
             end_job(job)
+        remove_outside(self.home / "s3")
 
     def back_up(self) -> None:
         server = self.server

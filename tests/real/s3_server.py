@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fixtures.command import JobRef, end_job
-from fixtures.drill.record import FIRST_SIGNAL, STORE
+from fixtures.drill.record import FIRST_SIGNAL, STORE, remove_outside
 from fixtures.drill.s3 import BUCKET, S3, Identity, begin_s3
 from fixtures.errors import ToolError
 from tests.missing import missing
@@ -40,5 +40,6 @@ def s3_server(home: Path) -> Iterator[S3]:
     finally:
         for job in jobs:
             end_job(job, first=FIRST_SIGNAL[STORE])
+        remove_outside(home)
         if home.exists():
             shutil.rmtree(home)

