@@ -9,7 +9,7 @@ import pytest
 from fixtures.errors import ProviderError
 from fixtures.evidence import Secret
 from fixtures.providers.neon import http as neon_http
-from fixtures.providers.neon.http import AbsentError, Bounds, Http
+from fixtures.providers.neon.http import SILENT, AbsentError, Bounds, Http
 from fixtures.providers.neon.models import OperationsAnswer, ProjectAnswer, UriAnswer
 
 KEY = "napi_the-key-itself"
@@ -43,6 +43,7 @@ def client(script: Script, seen: list[httpx.Request] | None = None, **bounds: An
             raise following
         return following
 
+    SILENT.clear()
     return Http(
         "https://neon.invalid/api/v2/", lambda: Secret(KEY), "run-1", bounds=Bounds(**bounds),
         transport=httpx.MockTransport(answer),
@@ -180,6 +181,23 @@ def test_patience_ends():
     assert "conflicting operations" in locked.value.fact
     assert "--resume" in locked.value.hints[0]
     assert "did not answer" in silent.value.fact
+
+
+def test_an_address_that_was_silent_is_tried_once_more_and_not_for_as_long_again(waited):
+    """A plan asks several times: a wrong address must not take five times the bound."""
+    seen: list[httpx.Request] = []
+    own = client([httpx.ConnectError("refused")] * 9, seen, unreachable_s=1.0)
+    tries = []
+    for _ in range(2):
+        with pytest.raises(ProviderError):
+            own.look("/x", ProjectAnswer)
+        tries.append(len(seen))
+    assert tries[0] > 1
+    assert tries[1] == tries[0] + 1
+
+    assert client([httpx.Response(200, json=PROJECT)]).look("/x", ProjectAnswer)
+    assert waited
+    assert not SILENT
 
 
 @pytest.mark.parametrize(
