@@ -183,3 +183,19 @@ def test_a_service_protects_its_copy_without_folders(write, provider, place):
     text = COMPLETE.replace('name = "basebackup"', provider)
     settings = load_config(write(text)).settings
     assert (place in settings.protection) if place else settings.protection == ""
+
+
+@pytest.mark.parametrize(
+    ("place", "endpoint", "said"),
+    [
+        ("s3:/backups", "https://store.internal", "'s3:/backups' is no place on an object store"),
+        ("https://backups", "https://store.internal", "'https://backups' is no place on an object store"),
+        ("s3://backups", "http://store.internal:9000", "must be https://HOST"),
+        ("s3://backups", "https://store.internal/backups", "must be https://HOST"),
+    ],
+)
+def test_a_slip_in_an_address_is_no_folder_and_said_in_words(write, place, endpoint, said):
+    """Before anything is asked of a store."""
+    own = f'base_backups = "{place}"\ns3 = {{ endpoint_url = "{endpoint}" }}'
+    with pytest.raises(ConfigError, match=said):
+        load_config(write(COMPLETE.replace('base_backups = "backups"', own)))
