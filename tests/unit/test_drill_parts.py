@@ -18,6 +18,7 @@ from fixtures.drill import clean as cleaning
 from fixtures.drill import write_probe
 from fixtures.drill.app_metrics import BUCKETS_S, Metrics
 from fixtures.drill.bindings import ROOT, drill_bindings, module, worker_switch
+from fixtures.drill.clean import clean
 from fixtures.drill.cluster import Places, archive_command
 from fixtures.drill.disasters import CATALOGUE, find_disaster
 from fixtures.drill.record import Record, end_world
@@ -216,3 +217,14 @@ def test_write_probe_tells_accepted_from_refused(status: int, expected: int) -> 
 def test_write_probe_without_an_answer_is_not_an_acceptance() -> None:
     """A port nobody listens on is its own exit status."""
     assert write_probe.probe(["--url", "http://127.0.0.1:1"]) == 2
+
+
+def test_what_killed_processes_fetched_goes_with_the_drill(tmp_path, monkeypatch):
+    """A folder of a process that lives is left alone."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    dead, alive = tmp_path / "rrb-wal-999999999-x", tmp_path / f"rrb-wal-{os.getpid()}-x"
+    dead.mkdir()
+    alive.mkdir()
+    assert clean(tmp_path / "runs") == ()
+    assert not dead.exists()
+    assert alive.is_dir()
