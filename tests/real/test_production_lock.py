@@ -336,3 +336,74 @@ def test_an_administrator_without_the_means_is_refused(production: Server, manag
 
     assert "ownership of database shop, membership in pg_signal_backend" in caught.value.fact
     assert is_writable(app(production)).writable
+
+
+def _connects(server: Server) -> list[tuple[object, ...]]:
+    with connect(server.endpoint) as session:
+        return session.rows(
+            "SELECT a.grantor::regrole::text, a.grantee::regrole::text, a.privilege_type, a.is_grantable"
+            " FROM pg_database, aclexplode(coalesce(datacl, acldefault('d', datdba))) AS a"
+            " WHERE datname = 'shop' ORDER BY 1, 2, 3"
+        )
+
+
+def test_the_right_to_grant_a_connection_comes_back_too(production: Server, managed: Endpoint) -> None:
+    """A grant option is taken with the grant, and given back with it, also to who has the plain grant by then."""
+    with connect(production.endpoint) as session:
+        session.do("GRANT CONNECT ON DATABASE shop TO reader WITH GRANT OPTION")
+    granted = _connects(production)
+    assert ("keeper", "reader", "CONNECT", True) in granted
+    before = original(managed, ["shop"], app_role="shop")
+
+    close(managed, ["shop"], app_role="shop")
+    with connect(production.endpoint) as session:
+        session.do("GRANT CONNECT ON DATABASE shop TO reader")
+    open_again(managed, before)
+
+    assert _connects(production) == granted
+
+
+def test_grants_that_could_not_be_put_back_are_not_taken(production: Server, managed: Endpoint) -> None:
+    """Only who made a grant can make it again: another's is refused before anything is changed."""
+    with connect(production.endpoint) as session:
+        session.do("CREATE ROLE other LOGIN")
+        session.do("GRANT CONNECT ON DATABASE shop TO reader WITH GRANT OPTION")
+        session.do("SET ROLE reader")
+        session.do("GRANT CONNECT ON DATABASE shop TO other")
+    granted = _connects(production)
+
+    with pytest.raises(RefusedError, match="granted by others than the database's owner.*: reader on shop"):
+        close(managed, ["shop"], app_role="shop")
+
+    assert _connects(production) == granted
+    assert is_writable(app(production)).writable
+
+
+def test_an_owner_who_enters_like_everybody_else_does_not_lock_itself_out(
+    production: Server, managed: Endpoint
+) -> None:
+    """An owner whose own grant was revoked gets in by PUBLIC's, which the lock takes."""
+    with connect(production.endpoint) as session:
+        session.do("REVOKE CONNECT ON DATABASE shop FROM keeper")
+
+    with pytest.raises(RefusedError, match="CONNECT on database shop for its owner, by name"):
+        close(managed, ["shop"], app_role="shop")
+
+    assert is_writable(app(production)).writable
+
+
+@pytest.mark.parametrize("superuser", [False, True])
+def test_a_role_that_is_not_there_does_not_keep_the_database_closed(
+    production: Server, managed: Endpoint, superuser: bool
+) -> None:
+    """It was dropped while locked; or this is a copy, and it was made after the copy's target."""
+    administrator = production.endpoint if superuser else managed
+    before = original(administrator, ["shop"], app_role="shop")
+    close(administrator, ["shop"], app_role="shop")
+    with connect(production.endpoint) as session:
+        session.do("REVOKE CONNECT ON DATABASE shop FROM reader")
+        session.do("DROP ROLE reader")
+
+    open_again(administrator, before)
+
+    assert is_writable(app(production)).writable
