@@ -1,5 +1,8 @@
 """The runbook on a simulated project of Neon, where a process that made nothing takes the cutover back."""
 
+from aftermath import kill
+from endings import audit_green
+
 from fixtures.drill.neon_simulator.description import OBTAINED
 from tests.missing import missing
 
@@ -38,3 +41,17 @@ def test_a_service_out_of_its_objectives_is_taken_back(checkout):
     assert verdicts.pop("restored_closed") == "pass"
     assert set(verdicts.values()) == {"pass"}
     assert not checkout.world_folder().exists()
+
+
+def test_a_resume_goes_on_behind_a_copy_that_was_closed(checkout):
+    """Killed while the copy was commissioned: the application cannot log in there, and its canary was green."""
+    if not OBTAINED.is_file():
+        missing("the API description of Neon (make neon-api)")
+    child = checkout.start("--drill", "--provider=neon", "--disaster=drop", "--seed=7")
+    checkout.wait_for_event(child, "intent", action="commission the restored instance")
+    kill(child)
+
+    resumed = checkout.run(f"--resume={checkout.folder.name}")
+
+    assert resumed.code == 0, resumed.output[-5000:]
+    audit_green(checkout.summary(), wanted={"application_writes"})
