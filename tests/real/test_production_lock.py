@@ -15,6 +15,7 @@ from fixtures.postgres.server import Server
 from fixtures.postgres.session import Endpoint, connect
 from fixtures.production.lock import (
     LockOriginal,
+    client_sessions,
     close,
     commits_since,
     drain,
@@ -338,6 +339,18 @@ def test_an_administrator_without_the_means_is_refused(production: Server, manag
     assert is_writable(app(production)).writable
 
 
+def test_an_administrator_who_cannot_see_sessions_is_refused(production: Server, managed: Endpoint) -> None:
+    """Other roles' sessions would neither be counted nor ended, and could write on behind the lock."""
+    with connect(production.endpoint) as session:
+        session.do("REVOKE pg_monitor FROM keeper")
+
+    with raw(app(production)) as client:
+        assert client_sessions(managed, ["shop"]) == 0  # this is why
+        with pytest.raises(RefusedError, match=r"membership in pg_read_all_stats"):
+            close(managed, ["shop"], app_role="shop")
+        client.execute("SELECT 1")
+
+
 def _connects(server: Server) -> list[tuple[object, ...]]:
     with connect(server.endpoint) as session:
         return session.rows(
@@ -372,7 +385,7 @@ def test_grants_that_could_not_be_put_back_are_not_taken(production: Server, man
         session.do("GRANT CONNECT ON DATABASE shop TO other")
     granted = _connects(production)
 
-    with pytest.raises(RefusedError, match="granted by others than the database's owner.*: reader on shop"):
+    with pytest.raises(RefusedError, match=r"granted by others than the database's owner.*: reader on shop"):
         close(managed, ["shop"], app_role="shop")
 
     assert _connects(production) == granted
@@ -386,7 +399,7 @@ def test_an_owner_who_enters_like_everybody_else_does_not_lock_itself_out(
     with connect(production.endpoint) as session:
         session.do("REVOKE CONNECT ON DATABASE shop FROM keeper")
 
-    with pytest.raises(RefusedError, match="CONNECT on database shop for its owner, by name"):
+    with pytest.raises(RefusedError, match=r"CONNECT on database shop for its owner, by name"):
         close(managed, ["shop"], app_role="shop")
 
     assert is_writable(app(production)).writable
