@@ -1,6 +1,7 @@
 """The providers `rds` and `aurora` against a simulator: what they send, refuse, prove and undo."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -568,6 +569,26 @@ def test_discard_deletes_its_own_and_nothing_else(lab: Lab) -> None:
     assert SOURCE not in {value for _, sent in lab.aws.sent if "Delete" in _ for value in sent.values()}
     assert provider.endpoint(restored.ref.name) is None
     assert lab.provider().window().latest is not None
+
+
+def test_a_discard_that_died_halfway_is_finished(lab: Lab) -> None:
+    """A cluster whose instance is being deleted is still there; an instance that is being deleted is gone soon."""
+    _, restored = lab.start()
+
+    def deleting(answer: dict) -> None:
+        for each in answer["DBInstances"]:
+            if each["DBInstanceIdentifier"].startswith(restored.ref.name):
+                each["DBInstanceStatus"] = "deleting"
+
+    lab.aws.answers["DescribeDBInstances"] = deleting
+    before = len(lab.aws.changing())
+
+    with pytest.raises(ProviderError) if lab.kind == "aurora" else nullcontext():
+        # moto refuses to delete a cluster with an instance, which AWS allows while that is being deleted
+        lab.provider().discard(restored.ref)
+
+    sent = [name for name in lab.aws.changing()[before:] if name.startswith("Delete")]
+    assert set(sent) == (set() if lab.kind == "rds" else {"DeleteDBCluster"})
 
 
 def test_a_served_copy_leaves_a_last_snapshot(lab: Lab) -> None:
