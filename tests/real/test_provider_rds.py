@@ -378,6 +378,17 @@ def test_latest_waits_until_everything_committed_is_archived(lab: Lab) -> None:
     assert RESTORE[lab.kind] in lab.aws.changing()
 
 
+def test_latest_lies_behind_the_lock(lab: Lab) -> None:
+    """AWS knows no positions, so what it restores last holds the lock's own commits, and says how far it replayed."""
+    lab.aws.copy.stop(mode="immediate")
+    lab.aws.copy.wait_ready(lab.aws.copy.start({"fsync": "on"}))
+
+    _, restored = lab.start(Target(kind=TargetKind.LATEST, not_beyond=Lsn(1)))
+
+    assert restored.stopped_at is not None
+    assert restored.stopped_at > Lsn(1)
+
+
 def test_a_copy_that_will_never_be_available_ends_the_wait(lab: Lab) -> None:
     """The SDK's waiter would go on to its bound for some of them."""
     key = "DBInstances" if lab.kind == "rds" else "DBClusters"
