@@ -294,6 +294,28 @@ def test_another_cluster_and_timeline_are_refused(world: World) -> None:
     assert codes(world.provider("unknown", lab=lab, timeline=9), target) == ["RB302"]
 
 
+@replays_a_log
+def test_what_a_timeline_holds_behind_the_point_it_was_left_is_not_replayed(world: World) -> None:
+    """An old primary that went on archiving after a failover: its segments fit by name, and are another history."""
+    lab = world.lab.clone("left")
+    left = world.commits[2].end
+    lab.add_history("00000002.history", f"1\t{left}\tno recovery target specified\n")
+    provider = world.provider("left", lab=lab, timeline=2)
+
+    window = provider.window()
+    assert (window.latest, window.latest_lsn, window.gaps) == (world.commits[2].at, left, ())
+    assert codes(provider, Target(kind=TargetKind.XID, value=str(world.damage.xid))) == ["RB303"]
+    assert codes(provider, Target(kind=TargetKind.TIME, at=world.commits[2].at)) == ["RB303"]
+    assert provider.check(latest()) == []
+    plan = provider.plan(latest())
+    try:
+        assert rows(provider.start(plan, quiet).ref) == ALL_ROWS[:4]
+        provider.promote(plan.instance)
+        assert rows(plan.instance) == ALL_ROWS[:4]
+    finally:
+        provider.discard(plan.instance)
+
+
 @about_the_copy
 def test_a_copy_that_does_not_fit_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Space is asked for before the copy."""
