@@ -18,7 +18,7 @@ from psycopg import Connection
 
 from fixtures.checks import content, identity, moment, privileges, structure
 from fixtures.checks.subject import Subject, TableChange
-from fixtures.command import end_job, find_job, run, start_ticks, wait_for
+from fixtures.command import end_job, find_job, find_tool, run, start_ticks, wait_for
 from fixtures.errors import ProviderError, UnsupportedError
 from fixtures.evidence import Check, Verdict
 from fixtures.postgres.binaries import Binaries
@@ -389,6 +389,20 @@ def test_the_script_leaves_no_half_set_behind(shop: Shop) -> None:
     assert list(place.iterdir()) == []
     assert take_set(shop.server, place, "a b", check=False).returncode != 0
     assert take_set(shop.server, shop.home / "no folder", "shop", check=False).returncode != 0
+
+
+def test_a_set_whose_record_cannot_be_written_is_not_taken(shop: Shop) -> None:
+    """A machine without sha256sum: the script fails, instead of leaving a set that no restore takes."""
+    place, path = shop.home / "unsigned", shop.home / "bin"
+    place.mkdir()
+    path.mkdir()
+    for name in ("sh", "cat", "date", "dirname", "basename", "mkdir", "rm", "mv", "find", "sed", "sort", "wc", "cut",
+                 "sync", "grep"):  # fmt: skip
+        (path / name).symlink_to(find_tool(name))
+
+    done = take_set(shop.server, place, "shop", check=False, PATH=str(path))
+
+    assert (done.returncode == 0, list(place.iterdir())) == (False, [])
 
 
 # -- harm that is found while it is restored -------------------------------------------------------------
