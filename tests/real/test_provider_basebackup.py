@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from fixtures.postgres.binaries import Binaries
+from fixtures.postgres.lsn import SEGMENT_NAME
 from fixtures.providers.base import Target, TargetKind
 from fixtures.providers.local.backend import LocalProvider
 from tests.real.restore_labs import BaseBackupLab
 from tests.real.restore_world import World, production
+
+LATEST = Target(kind=TargetKind.LATEST)
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +64,21 @@ def test_programs_and_links_that_do_not_fit_are_refused(world: World) -> None:
     (base / "full" / "PG_VERSION").write_text("17\n")
 
     assert "RB307" in codes(provider, target)
+
+
+def test_a_partial_segment_is_replayed_where_no_finished_one_is(world: World) -> None:
+    """What a receiver had of the last segment when production died is handed to the server, too."""
+    lab = world.lab.clone("received")
+    last = max(path for path in (lab.place / "archive").iterdir() if SEGMENT_NAME.fullmatch(path.name))
+    kept = world.lab.clone("kept")
+    expected = world.provider("kept", lab=kept).plan(LATEST)
+    last.rename(last.with_name(f"{last.name}.partial"))
+    provider = world.provider("received", lab=lab)
+    plan = provider.plan(LATEST)
+    assert plan.wal_bytes == expected.wal_bytes
+    try:
+        restored = provider.start(plan, lambda _: None)
+
+        assert (restored.last_commit_at, restored.paused) == (provider.window().latest, True)
+    finally:
+        provider.discard(plan.instance)

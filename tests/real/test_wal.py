@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from fixtures.errors import ProviderError
+from fixtures.postgres.lineage import ancestry
 from fixtures.postgres.lsn import Lsn, segment_name
 from fixtures.postgres.server import Server
 from fixtures.postgres.session import connect
-from fixtures.postgres.wal import Change, RelFile, commits, record_end, restore_points
+from fixtures.postgres.wal import Change, RelFile, commits, record_end, restore_points, segment_file
 
 CHEAP = {"fsync": "off", "max_prepared_transactions": "2", "listen_addresses": ""}
 
@@ -131,6 +132,21 @@ def test_segments_are_taken_from_the_first_folder_that_has_them(log: Log, tmp_pa
         file.truncate(8_000_000)
     with pytest.raises(ProviderError, match="8000000 bytes"):
         list(commits(log.server.binaries, [archive, log.wal], timeline=1, start=log.start, end=log.end))
+
+
+def test_a_finished_segment_is_taken_before_a_partial_one(log: Log, tmp_path: Path) -> None:
+    """A receiver's segment, cut short when it lost its connection, holds less than the one that was rescued."""
+    archive, rescued = tmp_path / "archive", tmp_path / "rescued"
+    for folder in (archive, rescued):
+        shutil.copytree(log.wal, folder)
+    last = segment_name(1, log.end.segment())
+    (archive / last).rename(archive / f"{last}.partial")
+
+    chain = ancestry([archive], 1)
+
+    assert segment_file([archive, rescued], log.end.segment(), chain=chain) == rescued / last
+    (rescued / last).unlink()
+    assert segment_file([archive, rescued], log.end.segment(), chain=chain) == archive / f"{last}.partial"
 
 
 def test_damage_inside_the_log_is_not_its_end(log: Log, tmp_path: Path) -> None:
