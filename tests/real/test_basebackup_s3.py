@@ -221,6 +221,9 @@ def test_chains_and_packed_backups_come_from_objects_too(world: World) -> None:
         session.do("SELECT pg_reload_conf()")
         kept = lab.take("tar", "-F", "tar")
         lab.take("inc", "--incremental", kept).unlink()
+        session.do(
+            "SELECT pg_logical_emit_message(false, 'rrb', 'a segment with nothing in it is not switched')"
+        )
         last = session.value("SELECT pg_walfile_name(pg_current_wal_lsn())")
         session.do("SELECT pg_switch_wal()")
         wait_for(

@@ -39,8 +39,8 @@ BEFORE_SWITCH = {
     ),
     # a drill's own target lies at its damage, so that no file can make it miss the objective
     "s04.target_reachable": (
-        "fixtures/actions/targeting.py", "(reference - target.at).total_seconds() if",
-        "(reference - target.at).total_seconds() + 901 if", "901.0 <= 900.0", JOBS,
+        "fixtures/actions/targeting.py", "(reference - moment).total_seconds() if",
+        "(reference - moment).total_seconds() + 901 if", "901.0 <= 900.0", JOBS,
     ),
     "s05.references": (
         TOML, '"public.rewards"]\nappend', '"public.rewards", "public.no_such_table"]\nappend', "no_such_table", JOBS,
