@@ -4,18 +4,22 @@ commissioning, and what must never look like a restore that went well.
 """
 
 import os
+import re
+import shlex
 import shutil
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 from psycopg import sql
 
-from fixtures.command import end_job, run, start_ticks, wait_for
+from fixtures.command import JobRef, end_job, run, spawn, start_ticks, wait_for
 from fixtures.errors import ConfigError, ProviderError, UnsupportedError
 from fixtures.postgres.lsn import Lsn, segment_name
 from fixtures.postgres.session import connect
@@ -37,6 +41,7 @@ from fixtures.settings import BaseBackupProvider
 from tests.real.recycling import recycle_first
 from tests.real.restore_labs import LABS, VARIANTS, WITHOUT_LAB
 from tests.real.restore_world import ROWS, World, production
+from tests.real.s3_server import BUCKET
 
 ALL_ROWS = list(range(ROWS + 1))
 
@@ -340,6 +345,40 @@ def test_each_target_restores_exactly_its_rows(world: World, fresh: LocalProvide
         assert (restored.last_commit_xid, restored.last_commit_at) == (mark.xid, mark.at)
     if case.startswith("latest-locked"):
         assert restored.last_commit_xid == world.after.xid
+
+
+@replays_a_log
+def test_the_plan_prints_what_runs(
+    world: World, fresh: LocalProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy's job is given all the plan's first line names, the server every setting of its last."""
+    jobs: list[str] = []
+
+    def watched(argv: Sequence[str | Path], **rest: Any) -> JobRef:
+        files = [Path(word) for word in map(str, argv) if word.startswith("/") and Path(word).is_file()]
+        jobs.append("\n".join([*map(str, argv), *(path.read_text(errors="replace") for path in files)]))
+        return spawn(argv, **rest)
+
+    monkeypatch.setattr("fixtures.providers.local.copy.spawn", watched)
+    plan = fresh.plan(before_damage(world))
+
+    ref = fresh.start(plan, quiet).ref
+
+    copy, isolation, server = (shlex.split(line, comments=True) for line in plan.commands[-3:])
+    named = [word for word in copy if word.startswith(("/", "-", "s3://"))]
+    # a copy has a name of its own until it is whole; a bucket's prefix and objects are told one by one
+    told = jobs[0].replace(".partial", "")
+    parts = [
+        [word] if word[0] != "s" else re.split("[/*]+", word.partition(f"{BUCKET}/")[2]) for word in named
+    ]
+    assert len(named) > 1
+    assert [part for part in chain(*parts) if part not in told] == []
+    assert "isolation" in isolation
+    planned = dict(word.removeprefix("-c").split("=", 1) for word in server if word.startswith("-c"))
+    with connect(ref.endpoint) as session:
+        actual = {name: session.value("SELECT pg_catalog.current_setting(%s)", [name]) for name in planned}
+    assert len(planned) > 2
+    assert actual == planned
 
 
 @about_the_replaying_copy
