@@ -173,7 +173,7 @@ def test_who_reads_none_of_it_may_do_without(write):
         ('name = "basebackup"', ""),
         ('name = "neon"\n[provider.neon]\napi_key_env = "K"\nproject = "p"\nbranch = "b"', "history"),
         (
-            'name = "rds"\n[provider.rds]\nregion = "r"\ninstance = "i"\npassword_env = "P"\nisolation_security_groups = ["g"]',
+            'name = "rds"\n[provider.rds]\nregion = "r"\ninstance = "i"\npassword_env = "P"\nisolation_security_groups = ["sg-0"]',
             "AWS's automated backups",
         ),
     ],
