@@ -49,7 +49,7 @@ def world(public_dir: Path, binaries: Binaries) -> Iterator[World]:
     """Copy a stopped cluster, then commit twice with archiving on."""
     home = Path(tempfile.mkdtemp(prefix="cmd-", dir=public_dir))
     home.chmod(0o755)
-    for name in ("archive", "backup", "restored"):
+    for name in ("archive", "backup", "restored", "backup/kept"):
         (home / name).mkdir()
     binaries.own(home)
     server = Server(binaries, home / "prod", free_port(), home, "postgres", home / "logs")
@@ -205,6 +205,24 @@ def test_the_documented_example_restores_advances_and_serves(
     again.discard(restored.ref)
     assert not answers(restored.ref.endpoint)
     assert answers(world.production.endpoint)
+
+
+def test_the_examples_safety_copy_is_asked_for_again(world: World, team: Callable[..., TeamCommand]) -> None:
+    """A base backup of production: it stands until a byte of it differs, and not when it is gone."""
+    provider = team()
+
+    kept = provider.safety_copy("snapshot")
+
+    assert team().safety_copy("snapshot") == kept
+    assert provider.safety_copy_stands("snapshot", kept) == ""
+    folder = world.home / "backup" / "kept" / kept
+    (folder / "PG_VERSION").write_text("81\n")
+    assert "is not what was written" in provider.safety_copy_stands("snapshot", kept)
+    shutil.rmtree(folder)
+    assert "is gone" in provider.safety_copy_stands("snapshot", kept)
+    silent = team(edits=(('VERB == "safety_copy_stands"', 'VERB == "unheard_of"'),))
+    with pytest.raises(ProviderError, match="this command has no safety_copy_stands"):
+        silent.safety_copy_stands("snapshot", kept)
 
 
 def test_commissioning_is_asked_of_the_server(

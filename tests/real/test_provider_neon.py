@@ -335,9 +335,42 @@ def test_the_safety_copy_is_a_branch_or_a_snapshot_made_once(neon: NeonWorld) ->
     assert own.capabilities().safety_copies == {"branch"}
     with pytest.raises(UnsupportedError):
         own.safety_copy("snapshot")
-    taken = provider(neon, "r10", safety_copy="snapshot").safety_copy("snapshot")
+    taking = provider(neon, "r10", safety_copy="snapshot")
+    taken = taking.safety_copy("snapshot")
     assert provider(neon, "r10", safety_copy="snapshot").safety_copy("snapshot") == taken
-    neon.wait(neon.call("DELETE", f"/branches/{kept}", status=200))
+    assert [own.safety_copy_stands("branch", kept), taking.safety_copy_stands("snapshot", taken)] == ["", ""]
+
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    neon.call("PATCH", f"/branches/{kept}", json={"branch": {"expires_at": tomorrow}}, status=200)
+    assert f"is deleted at {tomorrow[:10]}" in own.safety_copy_stands("branch", kept)
+    foreign = neon.call("POST", "/branches", json={"branch": {"parent_id": kept}}, status=201)
+    neon.wait(foreign)
+    assert f"its parent is {kept}" in own.safety_copy_stands("branch", foreign["branch"]["id"])
+    for branch_id in (foreign["branch"]["id"], kept):
+        neon.wait(neon.call("DELETE", f"/branches/{branch_id}", status=200))
+    assert "it was deleted" in own.safety_copy_stands("branch", kept)
+    neon.call("DELETE", f"/snapshots/{taken}", status=202)
+    assert "it was deleted" in taking.safety_copy_stands("snapshot", taken)
+
+
+def test_a_safety_copy_that_neon_did_not_finish_does_not_stand(neon: NeonWorld) -> None:
+    """A failed branch is not ready; a snapshot has no state, its operation has. Unasked is no pass either."""
+    neon.insert(82)
+    branching, taking = provider(neon, "r11"), provider(neon, "r11", safety_copy="snapshot")
+    for own, mode in ((branching, "branch"), (taking, "snapshot")):
+        neon.own("POST", "/operation-faults", json={"action": "create_branch", "error": "storage is busy"})
+        with pytest.raises(ProviderError, match="storage is busy"):
+            own.safety_copy(mode)
+    left = named(neon, "restore-runbook-r11-safety")[0]["id"]
+    # a process that comes later finds the snapshot by its name
+    taken = taking.safety_copy("snapshot")
+
+    assert "is init" in branching.safety_copy_stands("branch", left)
+    assert "was not taken" in taking.safety_copy_stands("snapshot", taken)
+    neon.call("DELETE", f"/snapshots/{taken}", status=202)
+    neon.wait(neon.call("DELETE", f"/branches/{left}", status=200))
+    with pytest.raises(ProviderError):
+        provider(neon, "r11", project="elsewhere").safety_copy_stands("branch", left)
 
 
 def test_a_snapshot_is_restored_into_a_branch_of_its_own(neon: NeonWorld) -> None:

@@ -37,6 +37,11 @@ REFUSED = {
     "InstanceQuotaExceeded": "RB308", "KMSKeyNotAccessibleFault": "RB309", "AccessDenied": "RB309",
     "InvalidDBInstanceState": "RB309",
 }  # fmt: skip
+#: per kind: the listing of snapshots, its items, and what one is of
+SNAPSHOTS = {
+    "rds": ("DescribeDBSnapshots", "DBSnapshots", "DbiResourceId"),
+    "aurora": ("DescribeDBClusterSnapshots", "DBClusterSnapshots", "DbClusterResourceId"),
+}
 DELETE = {"rds": "DeleteDBInstance", "aurora": "DeleteDBCluster"}
 
 
@@ -624,9 +629,37 @@ def test_the_safety_copy_is_a_snapshot_of_production(lab: Lab) -> None:
     name = provider.safety_copy("snapshot")
 
     assert provider.safety_copy("snapshot") == name
-    assert provider._service.snapshot(name) is not None
+    assert provider.safety_copy_stands("snapshot", name) == ""
     with pytest.raises(UnsupportedError):
         provider.safety_copy("branch")
+
+
+def test_a_safety_copy_is_asked_for_again(lab: Lab) -> None:
+    """One that failed, is of something else or is gone does not stand; a refusal of AWS is no pass."""
+    provider = lab.provider()
+    name = provider.safety_copy("snapshot")
+    listing, items, resource = SNAPSHOTS[lab.kind]
+
+    def answered(**fields: str) -> str:
+        lab.aws.answers[listing] = lambda parsed: parsed[items][0].update(fields)
+        return provider.safety_copy_stands("snapshot", name)
+
+    assert "is failed, not available" in answered(Status="failed")
+    assert "not of production" in answered(Status="available", **{resource: "db-somebodys"})
+    del lab.aws.answers[listing]
+    rds = boto3.client("rds", region_name=REGION)
+    if lab.kind == "rds":
+        rds.delete_db_snapshot(DBSnapshotIdentifier=name)
+    else:
+        rds.delete_db_cluster_snapshot(DBClusterSnapshotIdentifier=name)
+    assert "it was deleted" in provider.safety_copy_stands("snapshot", name)
+
+    def refuse(**_: object) -> None:
+        raise ClientError({"Error": {"Code": "ExpiredToken", "Message": "expired"}}, listing)
+
+    provider._service.cloud.client.meta.events.register(f"before-call.rds.{listing}", refuse)
+    with pytest.raises(ProviderError, match="expired"):
+        provider.safety_copy_stands("snapshot", name)
 
 
 def test_the_password_is_nowhere_but_in_the_connection(lab: Lab) -> None:

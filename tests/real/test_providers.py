@@ -836,6 +836,8 @@ def test_it_offers_no_safety_copy(world: World) -> None:
     """The safety copy is taken from production."""
     with pytest.raises(UnsupportedError):
         world.provider("none").safety_copy("branch")
+    with pytest.raises(UnsupportedError):
+        world.provider("none").safety_copy_stands("branch", "b-1")
 
 
 def _promoted(provider: LocalProvider, world: World) -> RestoredInstance:

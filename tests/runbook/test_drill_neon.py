@@ -1,7 +1,10 @@
 """The runbook on a simulated project of Neon, where a process that made nothing takes the cutover back."""
 
+import json
+
+import httpx
 from aftermath import kill
-from endings import audit_green
+from endings import audit_green, failed_and_rolled_back, of_kind
 
 from fixtures.drill.neon_simulator.description import OBTAINED
 from tests.missing import missing
@@ -40,6 +43,30 @@ def test_a_service_out_of_its_objectives_is_taken_back(checkout):
     verdicts = {check["id"]: check["verdict"] for check in summary["audit"]}
     assert verdicts.pop("restored_closed") == "pass"
     assert set(verdicts.values()) == {"pass"}
+    assert not checkout.world_folder().exists()
+
+
+def test_a_safety_copy_that_is_about_to_end_switches_nothing(checkout):
+    """Somebody gives the kept branch an end while the restored copy is commissioned: the barrier asks Neon."""
+    if not OBTAINED.is_file():
+        missing("the API description of Neon (make neon-api)")
+    child = checkout.start("--drill", "--provider=neon", "--disaster=drop", "--seed=7")
+    checkout.wait_for_event(child, "intent", action="commission the restored instance")
+    kept = checkout.state().actions["safety_copy"]["result"]
+    project = checkout.world_folder() / "neon"
+    address = json.loads((project / "address.json").read_text())
+    answer = httpx.patch(
+        f"{address['url']}/projects/{address['project_id']}/branches/{kept['place']}",
+        json={"branch": {"expires_at": "2099-01-01T00:00:00Z"}},
+        headers={"Authorization": f"Bearer {(project / 'token').read_text()}"},
+    )
+    assert answer.is_success, answer.text
+    output, _ = child.communicate(timeout=120)
+
+    assert child.returncode == 1, output[-3000:]
+    assert (kept["mode"], kept["proven"]) == ("branch", True)
+    events = failed_and_rolled_back(checkout, "s09.switched", reason="is deleted at 2099-01-01")
+    assert not of_kind(events, "switching")
     assert not checkout.world_folder().exists()
 
 

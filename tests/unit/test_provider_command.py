@@ -246,6 +246,28 @@ def test_a_safety_copy_is_made_only_where_offered(team: Team) -> None:
         provider.safety_copy("branch")
 
 
+def test_a_safety_copy_stands_only_where_the_command_says_so(team: Team, tmp_path: Path) -> None:
+    """Its reason is told, redacted; an answer that leaves it out and a command without the verb are no pass."""
+    asked = {"contract": 1, "stands": True}
+    provider = team({"safety_copy_stands": {"stdout": asked}})
+
+    assert provider.safety_copy_stands("snapshot", "snap-1") == ""
+    (_, request, _, _) = calls(tmp_path)[-1]
+    assert (request["mode"], request["id"]) == ("snapshot", "snap-1")
+    gone = {**asked, "stands": False, "reason": "deleted by bob@example.com"}
+    said = team({"safety_copy_stands": {"stdout": gone}}).safety_copy_stands("snapshot", "snap-1")
+    assert "deleted by" in said
+    assert "bob@" not in said
+    assert team({"safety_copy_stands": {"stdout": {**gone, "reason": ""}}}).safety_copy_stands(
+        "snapshot", "s"
+    )
+    unknown = {"contract": 1, "code": "RB108", "fact": "this command has no safety_copy_stands"}
+    for play, code in (({"stdout": {"contract": 1}}, "RB314"), ({"status": 1, "stdout": unknown}, "RB108")):
+        with pytest.raises(ProviderError) as caught:
+            team({"safety_copy_stands": play}).safety_copy_stands("snapshot", "snap-1")
+        assert caught.value.code == code
+
+
 def test_nothing_is_prefetched_where_nothing_can_be(team: Team, site: Site) -> None:
     """None, without a job."""
     assert team({}).prefetch(plan_for(site)) is None
