@@ -1,4 +1,8 @@
-"""What is special to the provider `walg`: statuses, secrets, records, over real data behind a simulator of WAL-G."""
+"""
+What is special to the provider `walg`: statuses, secrets, records, a prefix for the copy.
+
+Real data behind a simulator of WAL-G, which is held to WAL-G's documentation here as well.
+"""
 
 import json
 from collections.abc import Iterator
@@ -7,19 +11,25 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.command import run
-from fixtures.errors import ProviderError, ToolError
+from fixtures.command import CommandResult, run
+from fixtures.drill.archiving.walg import seal
+from fixtures.errors import ConfigError, ProviderError, ToolError
 from fixtures.evidence import redact
-from fixtures.providers.base import Target, TargetKind
+from fixtures.postgres.session import connect
+from fixtures.production.capture import capture
+from fixtures.providers.base import InstanceRef, ServiceEndpoint, Target, TargetKind
 from fixtures.providers.local.instance import Instance
 from fixtures.providers.walg.backend import NEVER_EXECUTED, WalG
 from fixtures.providers.walg.tool import Tool
 from fixtures.settings import WalGProvider
+from tests.real.lab import Lab
+from tests.real.recycling import recycle_first
 from tests.real.restore_labs import embedded
-from tests.real.restore_world import World, production
+from tests.real.restore_world import ROWS, World, production
 from tests.real.walg_lab import WalGLab
 
 KEY = "simulated-libsodium-key"
+NEW_KEY = "simulated-libsodium-key-of-the-new-prefix"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +67,7 @@ def test_the_plan_says_that_it_was_never_executed(world: World) -> None:
 def test_positions_are_whole_numbers(world: World) -> None:
     """WAL-G writes positions as decimal integers."""
     lab = storage(world, "numbers")
-    (detail,) = (json.loads(path.read_text()) for path in lab.backups.glob("*.detail.json"))
+    (detail,) = (json.loads(path.read_text()) for path in lab.backups.glob("*/metadata.json"))
 
     (backup,) = world.provider("numbers", lab=lab).window().base_backups
 
@@ -102,7 +112,7 @@ def test_a_secret_goes_by_environment_and_is_never_shown(
 ) -> None:
     """Without its key the storage is refused by name; with it the copy is restored, and nothing prints it."""
     lab = storage(world, "sealed")
-    (lab.place / "passphrase").write_text(KEY)
+    seal(lab.place, KEY, world.server.binaries)
     assert codes(world, lab, "sealed") == ["RB309"]
 
     monkeypatch.setenv("WALG_LIBSODIUM_KEY", KEY)
@@ -221,3 +231,160 @@ def test_a_storage_on_this_machine_is_known_as_productions(tmp_path: Path, text:
     ).local_path() == Path("/srv/backups")
     config.write_text('{"WALG_S3_PREFIX": "s3://bucket/prefix"}')
     assert Tool(settings=WalGProvider(config=config), user=None, segment_bytes=1).local_path() is None
+
+
+# -- a prefix for the copy ----------------------------------------------------------------------------
+
+
+def new_prefix(world: World, name: str) -> WalGLab:
+    """An empty, sealed storage, whose key stands in its configuration file."""
+    made = replace(world.lab, place=world.home / name)
+    assert isinstance(made, WalGLab)
+    made.place.mkdir()
+    world.server.binaries.own(made.place)
+    made.config.write_text(json.dumps({"WALG_FILE_PREFIX": str(made.place), "WALG_LIBSODIUM_KEY": NEW_KEY}))
+    made.config.chmod(0o644)
+    seal(made.place, NEW_KEY, world.server.binaries)
+    return made
+
+
+def admit(provider: WalG, ref: InstanceRef, world: World) -> ServiceEndpoint:
+    """Commission it, with no folder at all."""
+    return provider.admit(
+        ref, capture(world.server.endpoint), archive=None, base_backups=None, supervisor=None, allowed={}
+    )
+
+
+def environment(ref: InstanceRef) -> str:
+    """What a server was started with."""
+    pid = (Path(ref.name) / "postmaster.pid").read_text().splitlines()[0]
+    return Path(f"/proc/{pid}/environ").read_text()
+
+
+def test_the_copy_gets_a_prefix_of_its_own(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused until it is one; then archived, read back, backed up without production's key, and restored from."""
+    lab, new = storage(world, "sealed-production"), new_prefix(world, "new")
+    seal(lab.place, KEY, world.server.binaries)
+    monkeypatch.setenv("WALG_LIBSODIUM_KEY", KEY)
+    settings = WalGProvider(
+        program=str(lab.program), config=lab.config, env=("WALG_LIBSODIUM_KEY",), new_config=new.config
+    )
+    provider = WalG(settings, world.site("prefix"))
+    assert provider.check(before_damage(world)) == []
+    plan = provider.plan(before_damage(world))
+    try:
+        restored = provider.promote(provider.start(plan, lambda _: None).ref)
+        assert KEY in environment(restored.ref)
+        (new.place / "somebodys").mkdir()
+        with pytest.raises(ProviderError, match="is not new"):
+            admit(provider, restored.ref, world)
+        (new.place / "somebodys").rmdir()
+        new.place.chmod(0o500)
+        with pytest.raises(ProviderError, match="could not be archived") as error:
+            admit(provider, restored.ref, world)
+        assert (error.value.code, "could not Upload" in error.value.where) == ("RB313", True)
+        new.place.chmod(0o700)
+        waited = recycle_first(monkeypatch, "fixtures.providers.walg.protect")
+
+        service = admit(provider, restored.ref, world)
+
+        assert (len(waited), service.archived_segment) == (2, waited[-1])
+        assert (service.durable, service.unprotected_since) == (True, None)
+        assert any("schedule its backups" in line for line in service.allowed)
+        assert KEY not in environment(restored.ref)
+        assert admit(provider, restored.ref, world) == service
+        assert provider.check(before_damage(world)) == []  # there is something now, and it is this run's
+        assert not list(lab.log.glob("00000002*"))
+        with connect(restored.ref.endpoint) as session:
+            session.do("INSERT INTO public.t VALUES (50, 'served')")
+
+        monkeypatch.delenv("WALG_LIBSODIUM_KEY")
+        again = WalG(
+            WalGProvider(program=str(lab.program), config=new.config),
+            world.site("prefix-2", timeline=restored.timeline),
+        )
+        second = again.plan(Target(kind=TargetKind.SNAPSHOT, value=service.base_backup))
+        try:
+            with connect(again.start(second, lambda _: None).ref.endpoint) as session:
+                found = [row for (row,) in session.rows("SELECT id FROM public.t ORDER BY id")]
+            assert found == list(range(ROWS + 1))
+        finally:
+            again.discard(second.instance)
+
+        (record,) = new.backups.glob("*/metadata.json")
+        record.write_text(json.dumps({**json.loads(record.read_text()), "system_identifier": 1}))
+        protection = provider._store.protection()
+        assert protection is not None
+        with pytest.raises(ProviderError, match="another cluster") as error:
+            protection.first_backup(Instance.of(provider._site, restored.ref))
+        assert error.value.code == "RB313"
+
+        provider.isolate(restored.ref)
+
+        assert not [finding for finding in provider.isolation(restored.ref) if not finding.holds]
+    finally:
+        provider.discard(plan.instance)
+
+
+def test_a_prefix_of_somebody_is_not_taken(world: World) -> None:
+    """Neither production's own, nor one that holds anything, nor one that cannot be read."""
+    lab, new = storage(world, "not-taken"), new_prefix(world, "taken")
+    settings = WalGProvider(program=str(lab.program), config=lab.config, new_config=lab.config)
+    with pytest.raises(ConfigError, match="production's own") as own:
+        WalG(settings, world.site("own"))._store.protection()
+    assert own.value.code == "RB105"
+    provider = WalG(settings.model_copy(update={"new_config": new.config}), world.site("somebodys"))
+    seal(new.place, "another key", world.server.binaries)
+    (refused,) = provider.check(before_damage(world))
+    assert (refused.code, "invalid key" in refused.where) == ("RB313", True)
+    seal(new.place, NEW_KEY, world.server.binaries)
+    (new.place / "somebodys").mkdir()
+
+    (refused,) = provider.check(before_damage(world))
+
+    assert (refused.code, "is not new" in refused.fact) == ("RB313", True)
+
+
+# -- the simulator ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("backup-list", "--detail", "--json", "--verbose"), "unknown flag: --verbose"),
+        (("wal-fetch", "000000010000000000000001"), "arg(s), received 1"),
+        (("st", "rm", "wal_005"), 'unknown command "st rm"'),
+        (("backup-push", "/", "--full"), "is not the same as Postgres' one"),
+    ],
+    ids=["option", "arguments", "command", "directory"],
+)
+def test_the_simulator_refuses_what_wal_g_refuses(world: World, words: tuple[str, ...], said: str) -> None:
+    """A command line that WAL-G would not take is not let pass here."""
+    done = wal_g(world.lab, *words, host=str(world.server.sockets), port=str(world.server.port))
+
+    assert (done.returncode, said in done.stderr) == (1, True), done.stderr
+
+
+def test_the_simulator_replaces_nothing_that_wal_g_keeps(world: World) -> None:
+    """The same file again is a success; another one of its name is refused: a history always, a segment where told."""
+    lab = storage(world, "kept-once")
+    first, history = lab.home / world.commits[0].segment, lab.home / "00000009.history"
+    first.write_bytes(b"another")
+    history.write_text("1\t0/1000000\tone\n")
+    assert wal_g(lab, "wal-push", str(history)).returncode == 0
+    assert wal_g(lab, "wal-push", str(history)).returncode == 0
+    history.write_text("1\t0/2000000\tanother\n")
+    assert "contents differ" in wal_g(lab, "wal-push", str(history)).stderr
+    lab.config.write_text(
+        json.dumps({"WALG_FILE_PREFIX": str(lab.place), "WALG_PREVENT_WAL_OVERWRITE": "true"})
+    )
+
+    assert "contents differ" in wal_g(lab, "wal-push", str(first)).stderr
+
+
+def wal_g(lab: Lab, *words: str, host: str = "", port: str = "") -> CommandResult:
+    """Run the simulator as the server's user."""
+    assert isinstance(lab, WalGLab)
+    env = {"PGHOST": host, "PGPORT": port, "PGUSER": "postgres"} if host else {}
+    argv = [lab.program, *words, f"--config={lab.config}"]
+    return run(argv, timeout_s=30, check=False, user=lab.server.binaries.user, env=env)
