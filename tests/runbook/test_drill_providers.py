@@ -23,6 +23,10 @@ def test_the_drill_restores_through(way, checkout):
     assert session.code == 0, session.output[-3000:]
     check_served(checkout)
     assert checkout.summary()["provider"] == ARCHIVING[way].provider
+    told = ARCHIVING[way].simulated
+    assert checkout.summary()["simulated"] == told
+    assert told in session.output
+    assert all(told in path.read_text() for path in (checkout.folder / "ticket").glob("*.md"))
 
 
 def test_a_drill_goes_through_no_provider_it_did_not_make(checkout):
