@@ -109,6 +109,26 @@ def test_a_production_that_is_down_is_fenced_copied_and_replaced(shop):
     assert not (shop.home / "pg" / "data" / "postmaster.pid").exists() or not shop.answers()
 
 
+def test_a_dead_production_whose_log_cannot_be_read_is_never_counted_whole(shop):
+    """What it had not archived is in no count: the Owner is told so, and that no safety copy is possible."""
+    with shop.admin("postgres") as session:
+        known = session.execute("SELECT system_identifier::text FROM pg_control_system()").fetchone()[0]
+        session.execute("SELECT pg_switch_wal()")
+    shop.wait_for_orders(3)
+    shop.stop_postgres()
+    files = next(line for line in shop.config.read_text().splitlines() if line.startswith("data_directory"))
+    shop.edit(
+        files,
+        f'system_identifier = "{known}"\ntimeline = 1\nstate = "down"\nfence = ["{shop.home}/bin/fence"]',
+    )
+    session = shop.at_terminal(f"--config={shop.config}", "--target-time=latest", "--until=target")
+
+    assert session.code == 11, session.output[-3000:]
+    assert ("no_safety_copy", "owner") in session.gates
+    assert "HOW MUCH COULD NOT BE COUNTED COMPLETELY" in session.output
+    assert "the end of production's log could not be read" in session.output
+
+
 def test_a_production_that_only_others_reach_is_cut_off_before_anything_is_copied(shop):
     """Unreachable from here is not dead: it serves on until its fence is proven, and nothing is copied before."""
     shop.edit(f"port={shop.port} ", f"port={free_port()} ")  # the way from here to production is cut
