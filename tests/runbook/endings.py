@@ -137,3 +137,15 @@ def check_served(checkout):
     audit = [check for check in summary["audit"] if check["verdict"] not in {"pass", "not-applicable"}]
     assert audit == []
     assert not checkout.world_folder().exists()
+
+
+def check_dead(checkout, session):
+    """A production that died is fenced, kept whole and left as it was, and there is nothing to go back to."""
+    asked = {check["id"] for check in checkout.summary()["audit"]}
+    assert asked >= {
+        "production_stays_fenced", "production_unchanged_since_death", "safety_copy_holds_all",
+        "unarchived_rows_served",
+    }  # fmt: skip
+    assert "fence: held by its own command" in session.output
+    assert "rollback target: NO ROLLBACK TARGET" in session.output
+    assert checkout.summary()["rollback"]["target_statement"].startswith("NO ROLLBACK TARGET")

@@ -87,6 +87,8 @@ def test_a_major_version_is_one_of_the_configured():
         choose_image(configured, 15, provider="basebackup")
     with pytest.raises(UsageError, match="goes through the provider basebackup"):
         choose_image(configured, 16, provider="pgbackrest")
+    with pytest.raises(UsageError, match="no drill in containers has the disaster down"):
+        choose_image(configured, 16, provider="basebackup", disaster="down")
 
 
 class Container:
