@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.errors import ProviderError
+from fixtures.errors import ProviderError, ToolError
 from fixtures.postgres.lsn import Lsn, segment_name
 from fixtures.postgres.server import Server, free_port
 from fixtures.postgres.session import Endpoint, connect
@@ -246,7 +246,7 @@ def test_a_failing_archiver_is_bypassed(new_server: Callable[..., Server], way: 
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_down_productions_log_is_copied(new_server: Callable[..., Server]) -> None:
+def test_a_down_productions_log_is_copied(new_server: Callable[..., Server], tmp_path: Path) -> None:
     """Recycled segments are left out, archived ones too; a full disk is named; without files nothing is claimed."""
     server, archive = archiving(new_server, "cp %p {archive}/%f")
     with connect(server.endpoint) as session:
@@ -275,3 +275,7 @@ def test_a_down_productions_log_is_copied(new_server: Callable[..., Server]) -> 
     assert not set(rescued.copied) & {path.name for path in archive.iterdir()}
     assert last_commit(server, [archive, server.sockets / "rescued"]) == xid
     assert (blind.complete, blind.source) == (False, "none")
+    if server.binaries.user is not None:  # as root the copies are for another user, who may not get there
+        tmp_path.chmod(0o700)
+        with pytest.raises(ToolError, match=r"RB504 \w+ cannot enter"):
+            rescue_wal(None, data_directory=server.data, folder=tmp_path / "rescued", **facts)

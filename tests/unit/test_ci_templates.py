@@ -23,7 +23,7 @@ SCHEMAS = {
 #: what may be handed out of a run's folder
 HANDED_OUT = {"report.html", "summary.html", "summary.json"}
 #: names in a run's folder that hold rows or secrets
-ROWS = ("packs", "secrets", "rescued-wal", "fetched-wal", "safety", "bindings.json", "allure-results")
+ROWS = ("packs", "secrets", "fetched-wal", "safety", "bindings.json", "allure-results")
 
 
 def name(path):
