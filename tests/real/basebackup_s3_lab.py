@@ -13,7 +13,7 @@ from fixtures.command import run
 from fixtures.drill.archiving.basebackup_s3 import archive_script, upload_tree
 from fixtures.providers.base import Site
 from fixtures.providers.basebackup.backend import BaseBackupDirectory
-from fixtures.settings import BaseBackupProvider, ObjectUrl, S3Access
+from fixtures.settings import BaseBackupProvider, NewS3, ObjectPlace, ObjectUrl, S3Access
 from tests.real.door import Door, door_to
 from tests.real.lab import Lab
 from tests.real.s3_server import BUCKET, KEY, READER, READER_SECRET, S3, SECRET, s3_server
@@ -112,6 +112,16 @@ class BaseBackupS3Lab(Lab):
     def address(self) -> str:
         """The store's address, through the door."""
         return f"https://127.0.0.1:{self.door.port}"
+
+    def new_place(self, folder: str, *, key: str = KEY, secret: str = SECRET) -> ObjectPlace:
+        """Return a place for a commissioned server, with a credentials file that its user can read."""
+        credentials = self.home / f"{key}.ini"
+        if not credentials.exists():
+            credentials.touch(mode=0o600)
+            credentials.write_text(f"[default]\naws_access_key_id={key}\naws_secret_access_key={secret}\n")
+            self.server.binaries.own(credentials)
+        access = NewS3(endpoint_url=self.address, ca_file=self.s3.authority, credentials=credentials)
+        return ObjectPlace(ObjectUrl(BUCKET, folder), access)
 
     def provider(self, site: Site) -> BaseBackupDirectory:
         return BaseBackupDirectory(self.settings(), site)

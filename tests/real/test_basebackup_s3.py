@@ -3,23 +3,31 @@
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
+from tarfile import TarError
 
 import pytest
 
-from fixtures.command import JobRef, is_running, join, wait_for
+from fixtures.command import JobRef, is_running, join, run, wait_for
 from fixtures.errors import ProviderError
 from fixtures.postgres.binaries import Binaries
 from fixtures.postgres.session import connect
+from fixtures.production.capture import capture
 from fixtures.progress import Tick
-from fixtures.providers.base import InstanceRef, Target, TargetKind
+from fixtures.providers.base import InstanceRef, ServiceEndpoint, Target, TargetKind
 from fixtures.providers.basebackup.backend import BaseBackupDirectory
+from fixtures.providers.local import uploader
+from fixtures.providers.local.bucket_protect import Uploader, look, on_objects
 from fixtures.providers.local.instance import Instance
-from fixtures.settings import ObjectUrl
+from fixtures.providers.objects.client import s3_client
+from fixtures.settings import ObjectPlace, ObjectUrl
 from tests.real.basebackup_s3_lab import BaseBackupS3Lab, flipped
+from tests.real.recycling import recycle_first
 from tests.real.restore_world import ROWS, World, production
-from tests.real.s3_server import BUCKET, SECRET
+from tests.real.s3_server import BUCKET, KEY, READER, READER_SECRET, SECRET
 
 ALL_ROWS = list(range(ROWS + 1))
 
@@ -244,6 +252,157 @@ def test_chains_and_packed_backups_come_from_objects_too(world: World) -> None:
         assert not (instance_folder(plan.instance) / "backup.partial").exists()
     finally:
         provider.discard(plan.instance)
+
+
+def test_a_new_prefix_protects_the_copy(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its segment reads back, its backup is proven, both restore on the new timeline; no secret in a setting."""
+    lab = lab_of(world)
+    provider = world.provider("prefix")
+    plan = provider.plan(before_damage(world))
+    wanted = capture(world.server.endpoint)
+
+    def admit(archive: ObjectPlace, base_backups: ObjectPlace) -> ServiceEndpoint:
+        return provider.admit(
+            plan.instance, wanted, archive=archive, base_backups=base_backups, supervisor=None, allowed={}
+        )
+
+    def refused(archive: ObjectPlace, base_backups: ObjectPlace) -> str:
+        with pytest.raises(ProviderError) as error:
+            admit(archive, base_backups)
+        assert error.value.code == "RB313"
+        return f"{error.value.fact} {error.value.where}"
+
+    new = lab.new_place("new/archive"), lab.new_place("new/base")
+    try:
+        provider.promote(provider.start(plan, quiet).ref)
+        assert "overlaps" in refused(lab.new_place(f"{lab.archive}/below"), new[1])
+        assert "overlaps" in refused(new[0], new[0])
+        assert lab.s3.change("PUT", "filled/archive/000000010000000000000001", b"somebody's")
+        filled = lab.new_place("filled/archive")
+        assert "not of this run" in refused(filled, new[1])
+        looked = on_objects(filled, new[1]), on_objects(*new)
+        assert looked[0] is not None
+        assert looked[1] is not None
+        with pytest.raises(ProviderError, match="not of this run"):
+            look(looked[0], world.server.binaries, run_id="step-0")
+        look(looked[1], world.server.binaries, run_id="step-0")
+        reading = [lab.new_place(each.url.prefix, key=READER, secret=READER_SECRET) for each in new]
+        assert "AccessDenied" in refused(reading[0], reading[1])
+        assert not list(lab.s3.walk("new"))
+
+        waited = recycle_first(monkeypatch, "fixtures.providers.local.bucket_protect")
+
+        service = admit(*new)
+
+        assert service.unprotected_since is None
+        assert (len(waited), service.archived_segment) == (2, waited[-1])
+        assert service.archived_segment.startswith("00000002")
+        assert any("schedule base backups" in line for line in service.allowed)
+        assert admit(*new) == service
+        stored = lab.s3.read(f"new/archive/{service.archived_segment}")
+        with connect(plan.instance.endpoint) as session:
+            command = session.value("SELECT current_setting('archive_command')")
+        assert f"{KEY}.ini" in command
+        assert SECRET not in command
+        told = [
+            path
+            for path in instance_folder(plan.instance).rglob("*")
+            if path.suffix in {".json", ".conf", ".sh"}
+        ]
+        assert not [path for path in told if SECRET in path.read_text(errors="replace")]
+        program = Uploader(
+            folder=instance_folder(plan.instance) / "uploader", new=looked[1],
+            run_id=plan.instance.run_id, binaries=world.server.binaries,
+        )  # fmt: skip
+        other = lab.home / "other"
+        for content, status in ((stored, 0), (stored[:-1] + b"x", 1), (stored[:-1], 1), (stored + b"x", 1)):
+            other.write_bytes(content)
+            world.server.binaries.own(other)
+            assert program.ask("segment", other, service.archived_segment).returncode == status
+        assert lab.s3.read(f"new/archive/{service.archived_segment}") == stored
+        _restores(world, service.base_backup)
+    finally:
+        provider.discard(plan.instance)
+    assert f"new/base/{service.base_backup}/backup_label" in set(lab.s3.walk("new/base"))
+
+
+def _restores(world: World, backup: str) -> None:
+    """Restore what the new prefixes hold, and nothing else."""
+    lab = lab_of(world)
+    settings = lab.settings().model_copy(
+        update={"archive": ObjectUrl(BUCKET, "new/archive"), "base_backups": ObjectUrl(BUCKET, "new/base")}
+    )
+    own = BaseBackupDirectory(settings, world.site("prefix-2", timeline=2))
+    target = Target(kind=TargetKind.SNAPSHOT, value=backup)
+    assert own.check(target) == []
+    plan = own.plan(target)
+    try:
+        assert rows(own.start(plan, quiet).ref) == ALL_ROWS
+    finally:
+        own.discard(plan.instance)
+
+
+class _Harming(uploader.Place):
+    """A store that keeps one object with a flipped byte."""
+
+    def put(self, kind: str, name: str, content: bytes) -> None:
+        super().put(kind, name, flipped(content) if name.endswith("/global/pg_control") else content)
+
+
+def test_a_backup_counts_only_when_all_of_it_is_proven(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A failed or cut-off backup, an object that reads back otherwise, a lost segment: no label, so no backup."""
+    lab = lab_of(world)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    packed, status = tmp_path / "packed.tar", tmp_path / "status"
+    run(
+        [
+            "sh", "-c", '"$@" >"$0"', packed, world.server.binaries.tool("pg_basebackup"), "-h",
+            world.server.sockets, "-p", str(world.server.port), "-U", "postgres", "-D", "-", "-F", "tar", "-c",
+            "fast", "-X", "none", "--manifest-checksums=SHA256",
+        ],
+        timeout_s=60,
+    )  # fmt: skip
+    whole = packed.read_bytes()
+    place = uploader.Place(
+        client=s3_client(lab.settings().s3.model_dump(mode="json")), marker=".", run_id="proof",
+        places={
+            "archive": {"bucket": BUCKET, "prefix": lab.archive},
+            "base_backups": {"bucket": BUCKET, "prefix": "proof/base"},
+        },
+        segment_bytes=16 * 1024 * 1024,
+    )  # fmt: skip
+    harming = _Harming(**{each.name: getattr(place, each.name) for each in fields(place)})
+    elsewhere = replace(
+        place, places={**place.places, "archive": {"bucket": BUCKET, "prefix": "proof/archive"}}
+    )
+    read = BaseBackupDirectory(
+        lab.settings().model_copy(update={"base_backups": ObjectUrl(BUCKET, "proof/base")}),
+        world.site("proof"),
+    )
+
+    def failed(by: uploader.Place, content: bytes, ended: str) -> str:
+        status.write_text(ended)
+        with pytest.raises((uploader.UploadError, TarError)) as error:
+            uploader.back_up(by, BytesIO(content), status)
+        return str(error.value)
+
+    # the manifest is the last of its members, behind it are at most tar's own two closing blocks
+    cut = whole[: whole.rindex(b"backup_manifest\0")]
+    assert "no whole manifest" in failed(place, cut, "0")
+    assert "status 1" in failed(place, whole, "1")
+    assert "pg_control reads back otherwise" in failed(harming, whole, "0")
+    assert "is not there" in failed(elsewhere, whole, "0")
+    assert read._store.backups() == []
+    assert not [path for path in lab.s3.walk("proof") if path.endswith("backup_label")]
+
+    status.write_text("0\n")
+    name = uploader.back_up(place, BytesIO(whole), status)
+
+    assert [each.id for each in read._store.backups()] == [name]
+    assert name not in {"after-proof", "after-proof-2", "after-proof-3", "after-proof-4"}
 
 
 def instance_folder(ref: InstanceRef) -> Path:

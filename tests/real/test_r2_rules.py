@@ -15,9 +15,12 @@ from fixtures.drill.archiving.basebackup_s3 import upload_tree
 from fixtures.drill.s3 import S3
 from fixtures.postgres.binaries import Binaries
 from fixtures.postgres.session import connect
+from fixtures.production.capture import capture
 from fixtures.progress import Tick
 from fixtures.providers.base import Target, TargetKind
+from fixtures.providers.local.uploader import Place, archive
 from fixtures.providers.objects import Bucket
+from fixtures.providers.objects.client import s3_client
 from fixtures.settings import ObjectUrl, S3Access
 from tests.real.basebackup_s3_lab import BaseBackupS3Lab
 from tests.real.door import Door
@@ -97,7 +100,7 @@ def test_the_double_refuses_what_r2_refuses(double: R2Rules) -> None:
 
 
 def test_a_restore_keeps_the_rules(world: World, double: R2Rules) -> None:
-    """Production's archive_command, the upload of its backup, questions, download, replay: nothing is refused."""
+    """Production's log and backup, the restore, and the copy's own new prefix: nothing is refused."""
     double.refused.clear()
     provider = world.provider("r2")
     target = Target(kind=TargetKind.XID, value=str(world.damage.xid), exclusive=True)
@@ -110,6 +113,13 @@ def test_a_restore_keeps_the_rules(world: World, double: R2Rules) -> None:
         with connect(restored.ref.endpoint) as session:
             assert session.value("SELECT count(*) FROM public.t") == ROWS + 1
         assert provider.promote(restored.ref).timeline == 2
+        lab = world.lab
+        assert isinstance(lab, BaseBackupS3Lab)
+        service = provider.admit(
+            plan.instance, capture(world.server.endpoint), archive=lab.new_place("r2/archive"),
+            base_backups=lab.new_place("r2/base"), supervisor=None, allowed={},
+        )  # fmt: skip
+        assert service.unprotected_since is None
     finally:
         provider.discard(plan.instance)
     assert double.refused == []
@@ -117,8 +127,10 @@ def test_a_restore_keeps_the_rules(world: World, double: R2Rules) -> None:
     assert len(double.written) == len(set(double.written))
 
 
-def test_large_objects_keep_the_rules(double: R2Rules, tmp_path: Path) -> None:
-    """An upload in parts, and a download in parts, of what is larger than one."""
+def test_large_objects_keep_the_rules(
+    double: R2Rules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upload in parts, from a file and from a stream, and a download in parts, of what is larger than one."""
     double.refused.clear()
     tree = tmp_path / "backup"
     tree.mkdir()
@@ -128,6 +140,18 @@ def test_large_objects_keep_the_rules(double: R2Rules, tmp_path: Path) -> None:
     upload_tree(replace(double.s3, port=double.port), tree, "rules/tree")
     access = S3Access(endpoint_url=f"https://127.0.0.1:{double.port}", ca_file=double.s3.authority)
     Bucket(url=ObjectUrl(BUCKET, "rules/tree"), access=access).download("large", tmp_path / "large")
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    place = Place(
+        client=s3_client(access.model_dump(mode="json")), marker=".", run_id="r2", segment_bytes=0,
+        places={kind: {"bucket": BUCKET, "prefix": f"rules/{kind}"} for kind in ("archive", "base_backups")},
+    )  # fmt: skip
+    archive(place, tree / "large", "segment")
+    with (tree / "large").open("rb") as stream:
+        place.put_stream("base_backups", "large", stream)
+    for kind, name in (("archive", "segment"), ("base_backups", "large")):
+        assert b"".join(place.chunks(kind, name) or ()) == (tree / "large").read_bytes()
 
     assert double.refused == []
     assert "POST" in double.passed

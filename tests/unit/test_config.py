@@ -199,3 +199,29 @@ def test_a_slip_in_an_address_is_no_folder_and_said_in_words(write, place, endpo
     own = f'base_backups = "{place}"\ns3 = {{ endpoint_url = "{endpoint}" }}'
     with pytest.raises(ConfigError, match=said):
         load_config(write(COMPLETE.replace('base_backups = "backups"', own)))
+
+
+@pytest.mark.parametrize(
+    ("archive", "base_backups", "said"),
+    [
+        ("s3://new/wal", "s3://new/base", ""),
+        ("s3://old/walker", "s3://old/based", ""),
+        ("s3://old/wal/below", "s3://new/base", "overlaps with s3://old/wal"),
+        ("s3://new/wal", "s3://old", "overlaps with s3://old/"),
+        ("s3://new/wal", "s3://new/wal", "overlaps with s3://new/wal"),
+        ("s3://new/wal", "/srv/base", "both be on S3, or both be folders"),
+    ],
+)
+def test_new_places_on_s3_are_both_there_and_none_is_productions(write, archive, base_backups, said):
+    """Two timelines in one archive lose commits."""
+    text = COMPLETE.replace('"backups"', '"s3://old/base"').replace('"/srv/archive"', '"s3://old/wal"')
+    text += f'\n[commission]\narchive = "{archive}"\nbase_backups = "{base_backups}"\n'
+    if said:
+        with pytest.raises(ConfigError, match=said):
+            load_config(write(text))
+        return
+    settings = load_config(write(text)).settings
+    assert settings.protection == f"archive {archive}, base backups {base_backups}"
+    own = '[provider.command]\nargv = ["own"]\n'
+    with pytest.raises(ConfigError, match="no places on S3"):
+        load_config(write(text.replace('name = "basebackup"', 'name = "command"') + own))
