@@ -4,7 +4,9 @@ What is special to the provider `walg`: statuses, secrets, records, a prefix for
 Real data behind a simulator of WAL-G, which is held to WAL-G's documentation here as well.
 """
 
+import gzip
 import json
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +32,9 @@ from tests.real.walg_lab import WalGLab
 
 KEY = "simulated-libsodium-key"
 NEW_KEY = "simulated-libsodium-key-of-the-new-prefix"
+#: fields of a segment's first page: format and offset
+TIMELINE, POSITION, CLUSTER = "4xI", "8xQ", "24xQ"
+NEWEST = Target(kind=TargetKind.LATEST)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +53,15 @@ def storage(world: World, name: str) -> WalGLab:
 
 def before_damage(world: World) -> Target:
     return Target(kind=TargetKind.XID, value=str(world.damage.xid), exclusive=True)
+
+
+def forge(lab: WalGLab, segment: str, field: str, value: int) -> None:
+    """Write a field of a stored segment's first page over."""
+    path = lab.segment(segment)
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    skipped, letter = field.split("x")
+    struct.pack_into(f"<{letter}", content, int(skipped), value)
+    path.write_bytes(gzip.compress(content, 1))
 
 
 def codes(world: World, lab: WalGLab, name: str) -> list[str]:
@@ -89,10 +103,14 @@ def test_the_restore_command_knows_what_is_not_there_from_what_failed(world: Wor
         argv = ["/bin/sh", instance.folder.script, name, target]
         return run(argv, timeout_s=20, check=False, user=world.server.binaries.user).returncode
 
-    first = world.commits[0].segment
+    first, second = world.commits[0].segment, world.commits[1].segment
     try:
         assert ask(first) == 0
         assert target.stat().st_size == 16 * 1024 * 1024
+        assert ask(second) == 0
+        for at, value in ((POSITION, 0), (CLUSTER, 1)):
+            forge(lab, second, at, value)
+            assert ask(second) == 255
         assert ask("0000000100000000000000FF") == 1
         assert ask("00000002.history") == 1
         lab.cut(first)
@@ -105,6 +123,41 @@ def test_the_restore_command_knows_what_is_not_there_from_what_failed(world: Wor
         lab.show()
     finally:
         provider.discard(plan.instance)
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "said"),
+    [
+        (POSITION, 0, "its first page is of 0/0"),
+        (CLUSTER, 1, "it is of the cluster 1"),
+        (TIMELINE, 9, "of timeline 9"),
+    ],
+    ids=["position", "cluster", "timeline"],
+)
+def test_a_segment_that_is_not_what_its_name_says_is_refused(
+    world: World, at: str, value: int, said: str
+) -> None:
+    """WAL-G proves no segment: two clusters that share a prefix would be mixed without a word."""
+    lab = storage(world, f"forged{value}")
+    forge(lab, world.commits[1].segment, at, value)
+
+    found = {
+        each.code: each.fact for each in world.provider(f"forged{value}", lab=lab).check(before_damage(world))
+    }
+
+    assert said in found["RB302"]
+
+
+def test_a_partial_segment_does_not_count(world: World) -> None:
+    """An old primary's last one says nothing that the new timeline's first one does not; WAL-G lists it nowhere."""
+    lab = storage(world, "partial")
+    last = max(lab.log.glob("00000001*.gz"))
+    behind = lab.log / f"{last.name.removesuffix('.gz')[:-1]}F.partial.gz"
+    behind.write_bytes(last.read_bytes())
+    provider, known = world.provider("partial", lab=lab), world.provider("known")
+
+    assert provider.plan(NEWEST).wal_bytes == known.plan(NEWEST).wal_bytes
+    assert provider.check(before_damage(world)) == []
 
 
 def test_a_secret_goes_by_environment_and_is_never_shown(
