@@ -1,7 +1,7 @@
 """A bucket that Barman's cloud programs fill for a small production."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from fixtures.providers.barman.backend import BarmanCloud
 from fixtures.providers.base import Site
 from fixtures.settings import BarmanCloudProvider, ObjectUrl, S3Access
 from tests.real.lab import Lab
+from tests.real.session_tokens import SessionTokens
 
 SERVER = "demo"
 WRITER = Identity(key="lab-writer", secret="lab-writer-secret-0123")
@@ -21,10 +22,18 @@ READER = Identity(key="lab-reader", secret="lab-reader-secret-0123")
 
 @dataclass(frozen=True, kw_only=True)
 class BarmanCloudLab(Lab):
-    """Packed archives and segments on a real S3 server, which the provider may only read."""
+    """
+    Packed archives and segments on a real S3 server, which the provider may only read.
+
+    Attributes:
+        jobs: the server's.
+        patch: what this lab puts into the environment.
+        address: what the provider reaches the server by, "" for the server's own.
+    """
 
     jobs: list[JobRef] = field(default_factory=list)
     patch: pytest.MonkeyPatch = field(default_factory=pytest.MonkeyPatch)
+    address: str = ""
 
     @property
     def s3(self) -> S3:
@@ -36,7 +45,7 @@ class BarmanCloudLab(Lab):
 
     @property
     def access(self) -> S3Access:
-        return S3Access(endpoint_url=self.s3.endpoint_url, ca_file=self.s3.authority)
+        return S3Access(endpoint_url=self.address or self.s3.endpoint_url, ca_file=self.s3.authority)
 
     @property
     def options(self) -> str:
@@ -91,8 +100,10 @@ class BarmanCloudLab(Lab):
             timeout_s=180, user=server.binaries.user, env=self.environment,
         )  # fmt: skip
 
-    def key(self, segment: str) -> str:
-        """Return the object that holds a segment."""
+    def lent(self, tokens: SessionTokens) -> "BarmanCloudLab":
+        return replace(self, address=tokens.endpoint_url)
+
+    def object(self, segment: str) -> str:
         return f"{self.place.name}/{SERVER}/wals/{segment[:16]}/{segment}.gz"
 
     def provider(self, site: Site) -> BarmanCloud:
@@ -105,11 +116,11 @@ class BarmanCloudLab(Lab):
         return BarmanCloudLab(home=self.home, server=self.server, place=self.home / name)
 
     def lose(self, segment: str) -> None:
-        assert self.s3.change("DELETE", self.key(segment))
+        assert self.s3.change("DELETE", self.object(segment))
 
     def cut(self, segment: str) -> None:
-        content = self.s3.read(self.key(segment))
-        assert self.s3.change("PUT", self.key(segment), content[: len(content) // 2])
+        content = self.s3.read(self.object(segment))
+        assert self.s3.change("PUT", self.object(segment), content[: len(content) // 2])
 
     def hide(self) -> None:
         self._move(self.place.name, f"{self.place.name}-hidden")

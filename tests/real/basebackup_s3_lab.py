@@ -16,7 +16,9 @@ from fixtures.providers.basebackup.backend import BaseBackupDirectory
 from fixtures.settings import BaseBackupProvider, NewS3, ObjectPlace, ObjectUrl, S3Access
 from tests.real.door import Door, door_to
 from tests.real.lab import Lab
+from tests.real.s3_double import Double
 from tests.real.s3_server import BUCKET, KEY, READER, READER_SECRET, S3, SECRET, s3_server
+from tests.real.session_tokens import SessionTokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,11 +134,17 @@ class BaseBackupS3Lab(Lab):
             assert self.s3.change("POST", f"{target}?cp.from=/buckets/{BUCKET}/{path}")
         return replace(self, place=self.home / name)
 
+    def lent(self, tokens: SessionTokens) -> "BaseBackupS3Lab":
+        return replace(self, door=Entrance(tokens))
+
+    def object(self, segment: str) -> str:
+        return f"{self.archive}/{segment}"
+
     def lose(self, segment: str) -> None:
-        assert self.s3.change("DELETE", f"{self.archive}/{segment}")
+        assert self.s3.change("DELETE", self.object(segment))
 
     def cut(self, segment: str) -> None:
-        self.rewrite(f"{self.archive}/{segment}", lambda content: content[: len(content) // 2])
+        self.rewrite(self.object(segment), lambda content: content[: len(content) // 2])
 
     def damage_backup(self) -> None:
         self.rewrite(f"{self.base_backups}/full/base.tar", flipped)
@@ -150,6 +158,14 @@ class BaseBackupS3Lab(Lab):
 
     def show(self) -> None:
         self.door.open()
+
+
+class Entrance(Door):
+    """A double as what the provider reaches the store through."""
+
+    def __init__(self, double: Double) -> None:
+        super().__init__(double.s3.port)
+        self.port = double.port
 
 
 def flipped(content: bytes) -> bytes:

@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
+
 from fixtures.command import run
 from fixtures.postgres.server import Server
 from fixtures.providers.base import Provider, Site, Target, TargetKind
+from tests.real.session_tokens import Issued, SessionTokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +102,19 @@ class Lab:
         """Make it reachable again."""
         self.place.rmdir()
         self.place.with_name(f"{self.place.name}.hidden").rename(self.place)
+
+    def lent(self, tokens: SessionTokens) -> "Lab":
+        """Return the same store, reached through a double that knows temporary credentials."""
+        raise NotImplementedError
+
+    def use(self, issued: Issued, patch: pytest.MonkeyPatch) -> None:
+        """Have what restores find these credentials, where its own are."""
+        for name, value in issued.variables.items():
+            patch.setenv(name, value)
+
+    def object(self, segment: str) -> str:
+        """Return the object that holds a segment, in a bucket."""
+        raise NotImplementedError
 
     def add_history(self, name: str, text: str) -> None:
         """Put a timeline's history file into the archive."""

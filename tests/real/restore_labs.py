@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fixtures.command import find_tool, run
 from fixtures.postgres.binaries import Binaries, embedded_binaries, open_binaries
 from fixtures.providers.base import Site
@@ -25,6 +27,7 @@ from tests.real.basebackup_s3_lab import BaseBackupS3Lab
 from tests.real.dump_lab import DumpLab
 from tests.real.lab import Lab, flip
 from tests.real.s3_server import BUCKET, KEY, S3, SECRET, s3_server
+from tests.real.session_tokens import Issued, SessionTokens
 from tests.real.walg_lab import WalGLab
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
@@ -164,15 +167,28 @@ class PgBackRestLab(Lab):
 
 @dataclass(frozen=True, kw_only=True)
 class PgBackRestS3Lab(PgBackRestLab):
-    """An encrypted, compressed pgBackRest repository on a real S3 server; the store's folder is only a name."""
+    """
+    An encrypted, compressed pgBackRest repository on a real S3 server; the store's folder is only a name.
+
+    Attributes:
+        s3: the server.
+        port: what it is reached by, 0 for the server's own.
+        keys: the configuration file's lines with credentials.
+    """
 
     s3: S3
+    port: int = 0
+    keys: str = f"repo1-s3-key={KEY}\nrepo1-s3-key-secret={SECRET}\n"
 
     @classmethod
     @contextmanager
     def surroundings(cls, public_dir: Path) -> Iterator[Mapping[str, Any]]:
         with s3_server(public_dir / "s3-pgbackrest") as made:
             yield {"s3": made}
+
+    @property
+    def config(self) -> Path:
+        return self.place.with_name(f"{self.place.name}{'-lent' if self.port else ''}.conf")
 
     @property
     def places(self) -> tuple[Path, ...]:
@@ -190,8 +206,16 @@ class PgBackRestS3Lab(PgBackRestLab):
         made._write_config()
         return made
 
+    def lent(self, tokens: SessionTokens) -> "PgBackRestS3Lab":
+        return replace(self, port=tokens.port)
+
+    def use(self, issued: Issued, patch: pytest.MonkeyPatch) -> None:  # noqa: ARG002 - its own file has them
+        keys = (
+            f"repo1-s3-key={issued.key}\nrepo1-s3-key-secret={issued.secret}\nrepo1-s3-token={issued.token}\n"
+        )
+        replace(self, keys=keys)._write_config()
+
     def object(self, segment: str) -> str:
-        """Return the object that holds a segment."""
         (found,) = (path for path in self.s3.walk(f"{self.place.name}/archive") if f"/{segment}-" in path)
         return found
 
@@ -226,8 +250,8 @@ class PgBackRestS3Lab(PgBackRestLab):
     def repository(self) -> str:
         return (
             f"repo1-type=s3\nrepo1-path=/{self.place.name}\nrepo1-s3-bucket={BUCKET}\nrepo1-s3-endpoint=localhost\n"
-            f"repo1-s3-region=auto\nrepo1-s3-uri-style=path\nrepo1-s3-key={KEY}\nrepo1-s3-key-secret={SECRET}\n"
-            f"repo1-storage-host=localhost\nrepo1-storage-port={self.s3.port}\n"
+            f"repo1-s3-region=auto\nrepo1-s3-uri-style=path\n{self.keys}"
+            f"repo1-storage-host=localhost\nrepo1-storage-port={self.port or self.s3.port}\n"
             f"repo1-storage-ca-file={self.s3.authority}\nrepo1-bundle=y\nio-timeout=10\n"
         )
 

@@ -22,19 +22,10 @@ from fixtures.providers.local.uploader import Place, archive
 from fixtures.providers.objects import Bucket
 from fixtures.providers.objects.client import s3_client
 from fixtures.settings import ObjectUrl, S3Access
-from tests.real.basebackup_s3_lab import BaseBackupS3Lab
-from tests.real.door import Door
+from tests.real.basebackup_s3_lab import BaseBackupS3Lab, Entrance
 from tests.real.r2_rules import SMALLEST_PART, R2Rules, r2_rules
 from tests.real.restore_world import ROWS, World, production
 from tests.real.s3_server import BUCKET, KEY, SECRET
-
-
-class _Entrance(Door):
-    """The double as what the provider reaches the store through."""
-
-    def __init__(self, double: R2Rules) -> None:
-        super().__init__(double.s3.port)
-        self.port = double.port
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +47,7 @@ def double(given: dict[str, object]) -> Iterator[R2Rules]:
 @pytest.fixture(scope="module")
 def world(public_dir: Path, binaries: Binaries, double: R2Rules) -> Iterator[World]:
     """Production whose store is behind the double."""
-    kind = partial(BaseBackupS3Lab, s3=replace(double.s3, port=double.port), door=_Entrance(double))
+    kind = partial(BaseBackupS3Lab, s3=replace(double.s3, port=double.port), door=Entrance(double))
     with production(public_dir, kind, binaries) as made:
         yield made
 
