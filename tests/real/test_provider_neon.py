@@ -557,6 +557,16 @@ def test_production_takes_the_copy_over_in_place_and_gives_it_back(neon: NeonWor
     def admit(by: Neon):
         return by.admit(restored.ref, Capture(), archive=None, base_backups=None, supervisor=None, allowed={})
 
+    def die_before_what_production_held_has_a_compute() -> None:
+        neon.own("POST", "/faults", json={"status": 403, "method": "POST", "path": "/endpoints$"})
+        with pytest.raises(ProviderError, match="may not do this"):
+            admit(in_place(neon, "p1"))
+
+    die_before_what_production_held_has_a_compute()
+    own = in_place(neon, "p1")
+    found = access.production_now("p1")
+    assert found is not None
+    assert answers(found)
     service = admit(own)
 
     assert (service.host, service.port) == ("127.0.0.1", neon.server.port)
@@ -569,6 +579,11 @@ def test_production_takes_the_copy_over_in_place_and_gives_it_back(neon: NeonWor
         assert session.value("SELECT count(*) FROM public.t WHERE id IN (401, 402)") == 2
     assert own.attach(restored.ref).paused is False
     assert admit(in_place(neon, "p1")).port == service.port
+    for default in (named(neon, "restore-runbook-p1-before-1")[0]["id"], neon.address.branch_id):
+        neon.call("POST", f"/branches/{default}/set_as_default", status=200)
+        if default != neon.address.branch_id:
+            with pytest.raises(ProviderError, match="is not the default branch"):
+                admit(in_place(neon, "p1"))
     neon.insert(403)
 
     other = in_place(neon, "p1")
@@ -580,13 +595,19 @@ def test_production_takes_the_copy_over_in_place_and_gives_it_back(neon: NeonWor
     kept = named(neon, "restore-runbook-p1-after-1")
     assert len(kept) == 1
     assert {401, 402, 403} & rows(restored.ref) == {401}
-    assert {401, 402} & (admit(other) and host(neon)) == {401}
-    other.isolate(restored.ref)
+    die_before_what_production_held_has_a_compute()
+    assert {401, 402} & host(neon) == {401}
+    in_place(neon, "p1").isolate(restored.ref)
+    assert {401, 402} <= host(neon)
     other.discard(restored.ref)
 
 
 def test_a_snapshot_is_finalized_in_productions_place(neon: NeonWorld) -> None:
-    """Production's compute moves to the restored branch; what production held is renamed, and answers."""
+    """
+    Production's compute and protection move to the restored branch; what production held is renamed, and answers.
+
+    A protection that is lifted for the way back is put back by whoever goes on.
+    """
     neon.insert(421)
     taken = neon.call(
         "POST", f"/branches/{neon.address.branch_id}/snapshot", params={"name": "f"}, status=200
@@ -596,15 +617,44 @@ def test_a_snapshot_is_finalized_in_productions_place(neon: NeonWorld) -> None:
     own = in_place(neon, "p3")
     restored = own.start(own.plan(Target(kind=TargetKind.SNAPSHOT, value=taken["snapshot"]["id"])), quiet)
     assert {421, 422} <= host(neon)
+    main = neon.address.branch_id
+    neon.call("PATCH", f"/branches/{main}", json={"branch": {"protected": True}}, status=200)
 
-    service = own.admit(restored.ref, Capture(), archive=None, base_backups=None, supervisor=None, allowed={})
+    def admit():
+        return in_place(neon, "p3").admit(
+            restored.ref, Capture(), archive=None, base_backups=None, supervisor=None, allowed={}
+        )
+
+    def die_on_the_way_back(method: str, path: str, *, skip: int = 0) -> None:
+        neon.own("POST", "/faults", json={"status": 403, "method": method, "path": path, "skip": skip})
+        with pytest.raises(ProviderError, match="may not do this"):
+            in_place(neon, "p3").isolate(restored.ref)
+        assert not named(neon, "main")[0]["protected"]
+
+    service = admit()
 
     assert service.port == neon.server.port
     assert {421, 422} & host(neon) == {421}
     assert named(neon, "main")[0]["restore_status"] == "finalized"
     assert own.attach(restored.ref).ref == restored.ref
-    own.isolate(restored.ref)
+    die_on_the_way_back("POST", "/restore$")
+    admit()
+    assert named(neon, "main")[0]["protected"]
+    die_on_the_way_back("POST", "/restore$")
+    own.discard(restored.ref)
+    assert named(neon, "main")[0]["protected"]
+    # named, lifted, and then put back
+    die_on_the_way_back("PATCH", "/branches/", skip=2)
+    in_place(neon, "p3").isolate(restored.ref)
     assert {421, 422} <= host(neon)
+    assert named(neon, "main")[0]["protected"]
+    assert len(named(neon, "restore-runbook-p3-before-1")) == 1
+    neon.call(
+        "PATCH",
+        f"/branches/{named(neon, 'main')[0]['id']}",
+        json={"branch": {"protected": False}},
+        status=200,
+    )
 
 
 def test_in_place_is_refused_beforehand_where_the_vendor_restricts_it(neon: NeonWorld) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from fixtures.errors import ProviderError
 from fixtures.postgres.binaries import Binaries
+from fixtures.providers import access
 from fixtures.providers.base import Capture
 from tests.real.neon_world import TOKEN, NeonWorld, neon_world
 from tests.real.test_provider_neon import KEY_VARIABLE, at, in_place, quiet
@@ -34,6 +35,8 @@ def test_a_way_back_that_failed_is_not_taken_for_done(neon: NeonWorld) -> None:
         own.isolate(restored.ref)
 
     other = in_place(neon, "p4")
+    # nobody waits for an end that will not come before asking where production is
+    assert access.production_now("p4") is None
     other._api._operations._timeout_s = 3
     with pytest.raises(ProviderError, match="RB315"):
         other.isolate(restored.ref)

@@ -1,13 +1,41 @@
 """The runbook on a simulated project of Neon, where a process that made nothing takes the cutover back."""
 
 import json
+from pathlib import Path
 
 import httpx
 from aftermath import kill
-from endings import audit_green, failed_and_rolled_back, of_kind
+from endings import audit_green, check_served, failed_and_rolled_back, of_kind, world
 
+from fixtures.actions.restore import RESTORING
+from fixtures.command import wait_for
 from fixtures.drill.neon_simulator.description import OBTAINED
+from fixtures.drill.neon_simulator.setup import Address
 from tests.missing import missing
+
+#: bound of one session, seconds; reached only when something hangs
+SESSION_S = 300
+
+
+class Simulator:
+    """The simulator's own paths, in a drill's world."""
+
+    def __init__(self, world: Path) -> None:
+        self._url = Address.load(world / "neon" / "address.json").own
+        self._token = (world / "neon" / "token").read_text().strip()
+
+    def own(self, method: str, path: str, body: object = None) -> dict:
+        """Ask it."""
+        answer = httpx.request(
+            method, f"{self._url}{path}", json=body, headers={"Authorization": f"Bearer {self._token}"}, timeout=30
+        )  # fmt: skip
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def asked(self, method: str, path: str) -> bool:
+        """Whether a client has asked for a change."""
+        seen = self.own("GET", "/requests")["requests"]
+        return any(each["method"] == method and each["path"].endswith(path) for each in seen)
 
 
 def test_another_process_takes_a_cutover_to_a_branch_back(checkout):
@@ -82,3 +110,29 @@ def test_a_resume_goes_on_behind_a_copy_that_was_closed(checkout):
 
     assert resumed.code == 0, resumed.output[-5000:]
     audit_green(checkout.summary(), wanted={"application_writes"})
+
+
+def test_production_keeps_its_host_over_an_exchange_that_was_killed(checkout):
+    """In place, killed when production's host led to the copy and what it held answered nowhere."""
+    if not OBTAINED.is_file():
+        missing("the API description of Neon (make neon-api)")
+    child = checkout.start("--drill", "--provider=neon-in-place", "--disaster=drop", "--seed=7")
+    checkout.wait_for_event(child, "intent", action=RESTORING)
+    production = world(checkout)
+    simulator = Simulator(checkout.world_folder())
+    simulator.own(
+        "POST", "/faults", {"kind": "locked", "method": "POST", "path": "/endpoints$", "times": 10_000}
+    )
+    wait_for(
+        lambda: simulator.asked("POST", "/endpoints"), timeout_s=SESSION_S, what="the exchange is made",
+        interval_s=0.2,
+    )  # fmt: skip
+    kill(child)
+    simulator.own("DELETE", "/faults")
+
+    resumed = checkout.run(f"--resume={checkout.folder.name}")
+
+    assert resumed.code == 0, resumed.output[-5000:]
+    check_served(checkout)
+    service = checkout.state().actions["commissioned"]["result"]
+    assert (service["host"], service["port"]) == ("127.0.0.1", production["port"])

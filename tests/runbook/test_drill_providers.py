@@ -9,8 +9,11 @@ from fixtures.drill.neon_simulator.description import OBTAINED
 from tests.missing import missing
 from tests.runbook.endings import check_served
 
+#: basebackup: every other drill's; neon-in-place: test_drill_neon.py takes it through a kill, too
+ELSEWHERE = {"basebackup", "neon-in-place"}
 
-@pytest.mark.parametrize("way", sorted(set(ARCHIVING) - {"basebackup"}))
+
+@pytest.mark.parametrize("way", sorted(set(ARCHIVING) - ELSEWHERE))
 def test_the_drill_restores_through(way, checkout):
     """The same runbook, with production backed up for another provider, and served into its new place."""
     lacking = [tool for tool in ARCHIVING[way].tools if shutil.which(tool) is None]
