@@ -6,6 +6,7 @@ import pytest
 
 from fixtures.drill.archiving import ARCHIVING
 from fixtures.drill.neon_simulator.description import OBTAINED
+from fixtures.settings.whole import SERVICES
 from tests.missing import missing
 from tests.runbook.endings import check_served
 
@@ -26,6 +27,15 @@ def test_the_drill_restores_through(way, checkout):
     assert session.code == 0, session.output[-3000:]
     check_served(checkout)
     assert checkout.summary()["provider"] == ARCHIVING[way].provider
+    ready = {
+        check["id"]: check for each in checkout.state().evidence["s00.ready"] for check in each["checks"]
+    }
+    # a service keeps the log and the copies itself: nothing of this machine's was asked for them
+    service = ARCHIVING[way].provider in SERVICES
+    assert ("base backup(s)" in ready["backups"]["actual"]) != service
+    assert ("the project's own history from " in ready["backups"]["actual"]) == service
+    spaces = {ready["space_for_the_restore"]["verdict"], ready["space_for_the_safety_copy"]["verdict"]}
+    assert spaces == {"not-applicable" if service else "pass"}
     told = ARCHIVING[way].simulated
     assert checkout.summary()["simulated"] == told
     assert told in session.output
