@@ -266,7 +266,11 @@ def test_a_plans_limit_is_told(neon: NeonWorld) -> None:
 
 
 def test_a_copy_takes_over_and_goes_back(neon: NeonWorld) -> None:
-    """Default, without an end, durable over a restart; isolated again it is only a branch. Nothing that serves is discarded."""
+    """
+    Default, without an end, durable over a restart; isolated again it is only a branch.
+
+    Nothing that serves is discarded, nor what has served: it alone holds the rows committed to it since.
+    """
     moment = neon.insert(61)
     own = provider(neon, "r8", expires_after="1d")
     restored = own.start(own.plan(at(moment)), quiet)
@@ -299,6 +303,12 @@ def test_a_copy_takes_over_and_goes_back(neon: NeonWorld) -> None:
     (branch,) = named(neon, restored.ref.name)
     assert not branch["default"]
     assert named(neon, "main")[0]["default"]
+    with pytest.raises(ProviderError, match="it has served") as kept:
+        other.discard(restored.ref)
+    assert (kept.value.code, kept.value.where) == ("RB312", branch["id"])
+    neon.insert(62, branch_id=branch["id"])
+    assert {61, 62} <= rows(restored.ref)
+    neon.wait(neon.call("DELETE", f"/branches/{branch['id']}", status=200))
     other.discard(restored.ref)
 
 
@@ -318,8 +328,9 @@ def test_a_protected_productions_copy_has_passwords_of_its_own(neon: NeonWorld) 
         with pytest.raises(ProviderError):
             own.discard(restored.ref)
         own.isolate(restored.ref)
-        assert not named(neon, restored.ref.name)[0]["protected"]
-        own.discard(restored.ref)
+        (branch,) = named(neon, restored.ref.name)
+        assert not branch["protected"]
+        neon.wait(neon.call("DELETE", f"/branches/{branch['id']}", status=200))
     finally:
         neon.call("PATCH", f"/branches/{main}", json={"branch": {"protected": False}}, status=200)
 
