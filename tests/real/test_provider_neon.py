@@ -464,6 +464,34 @@ def test_a_wrong_key_and_a_wrong_branch_are_told(neon: NeonWorld, monkeypatch: p
     assert missing.value.code == "RB106"
 
 
+def test_a_key_that_is_revoked_within_a_restore(neon: NeonWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to do; a process with a new key joins what was begun with the old one."""
+    moment = neon.insert(115)
+    old = provider(neon, "r18")
+    neon.own("POST", "/faults", json={"kind": "key-revoked", "method": "GET", "path": "/operations/"})
+    with pytest.raises(ProviderError) as revoked:
+        old.start(old.plan(at(moment)), quiet)
+    assert revoked.value.code == "RB309"
+    assert "does not accept the API key" in revoked.value.fact
+    assert "then --resume" in revoked.value.hints[0]
+    with pytest.raises(ProviderError, match="API key"):
+        old.window()
+
+    neon.own("POST", "/keys", json={"key": "another"})
+    neon.http.headers["Authorization"] = "Bearer another"
+    try:
+        with pytest.raises(ProviderError, match="API key"):
+            provider(neon, "r18").window()
+        monkeypatch.setenv(KEY_VARIABLE, "another")
+        new = provider(neon, "r18")
+        assert 115 in rows(new.start(new.plan(at(moment)), quiet).ref)
+        assert len(named(neon, "restore-runbook-r18")) == 1
+        new.discard(new.plan(at(moment)).instance)
+    finally:
+        neon.own("POST", "/keys", json={"key": TOKEN})
+        neon.http.headers["Authorization"] = f"Bearer {TOKEN}"
+
+
 def test_production_that_is_down_does_not_stop_a_restore(neon: NeonWorld) -> None:
     """Nothing of the restore is asked of production's SQL."""
     moment = neon.insert(121)

@@ -1,11 +1,12 @@
 """The runbook on a simulated project of Neon, where a process that made nothing takes the cutover back."""
 
 import json
+import secrets
 from pathlib import Path
 
 import httpx
 from aftermath import kill
-from endings import audit_green, check_served, failed_and_rolled_back, of_kind, world
+from endings import audit_green, check_served, failed_and_rolled_back, last_attempt, of_kind, standing, world
 
 from fixtures.actions.restore import RESTORING
 from fixtures.command import wait_for
@@ -136,3 +137,32 @@ def test_production_keeps_its_host_over_an_exchange_that_was_killed(checkout):
     check_served(checkout)
     service = checkout.state().actions["commissioned"]["result"]
     assert (service["host"], service["port"]) == ("127.0.0.1", production["port"])
+
+
+def test_a_key_that_is_revoked_at_the_barrier(checkout):
+    """Nothing is switched, what cannot be taken back without a key is left to a person, and a new key goes on."""
+    if not OBTAINED.is_file():
+        missing("the API description of Neon (make neon-api)")
+    child = checkout.start("--drill", "--provider=neon", "--disaster=drop", "--seed=7")
+    checkout.wait_for_event(child, "intent", action=RESTORING)
+    kept = checkout.state().actions["safety_copy"]["result"]["place"]
+    simulator = Simulator(checkout.world_folder())
+    # asked for at the barrier, and nowhere before
+    simulator.own("POST", "/faults", {"kind": "key-revoked", "method": "GET", "path": f"/branches/{kept}$"})
+    output, _ = child.communicate(timeout=SESSION_S)
+    assert child.returncode == 10, output[-3000:]
+    events = last_attempt(checkout)
+    (switched,) = [each for each in of_kind(events, "result") if each.data["test"] == "s09.switched"]
+    for told in (switched.data["reason"], output[output.index("undo isolate: attempt 3") :]):
+        assert "Neon does not accept the API key" in told
+        assert "make a new key" in told
+    assert not of_kind(events, "switching")
+    assert standing(checkout) >= {"isolate", "production_open", "maintenance_off"}
+    new = secrets.token_urlsafe()
+    simulator.own("POST", "/keys", {"key": new})
+    (checkout.world_folder() / "neon" / "token").write_text(new)
+
+    resumed = checkout.run(f"--resume={checkout.folder.name}")
+
+    assert resumed.code == 0, resumed.output[-5000:]
+    check_served(checkout)
