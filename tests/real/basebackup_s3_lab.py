@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from fixtures.command import run
-from fixtures.drill.archiving.basebackup_s3 import archive_script, upload_tree
+from fixtures.drill.archiving.basebackup_s3 import archive_script
+from fixtures.drill.archiving.objects import upload_tree
 from fixtures.providers.base import Site
 from fixtures.providers.basebackup.backend import BaseBackupDirectory
 from fixtures.settings import BaseBackupProvider, NewS3, ObjectPlace, ObjectUrl, S3Access

@@ -11,7 +11,7 @@ from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from fixtures.drill.archiving.basebackup_s3 import upload_tree
+from fixtures.drill.archiving.objects import upload_tree
 from fixtures.drill.s3 import S3
 from fixtures.postgres.binaries import Binaries
 from fixtures.postgres.session import connect
