@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.command import wait_for
+from fixtures.errors import ProviderError
 from fixtures.postgres.binaries import Binaries
 from fixtures.postgres.lsn import SEGMENT_NAME
+from fixtures.postgres.session import connect
 from fixtures.providers.base import Target, TargetKind
 from fixtures.providers.local.backend import LocalProvider
 from tests.real.restore_labs import BaseBackupLab
@@ -82,3 +85,41 @@ def test_a_partial_segment_is_replayed_where_no_finished_one_is(world: World) ->
         assert (restored.last_commit_at, restored.paused) == (provider.window().latest, True)
     finally:
         provider.discard(plan.instance)
+
+
+def test_a_tablespace_made_since_the_backup_never_leads_into_productions(world: World) -> None:
+    """The log names production's own folder: on the same machine a replay would write into it."""
+    folder = world.home / "space"
+    folder.mkdir()
+    world.server.binaries.own(folder)
+    with connect(world.server.endpoint) as session:
+        session.do(f"CREATE TABLESPACE outside LOCATION '{folder}'")
+        session.do(
+            "CREATE TABLE public.kept TABLESPACE outside AS SELECT id FROM generate_series(1, 9000) id"
+        )
+        session.do("SELECT pg_create_restore_point('made')")
+        session.do("DELETE FROM public.kept WHERE id > 10")
+        session.do("CHECKPOINT")
+        last = session.value("SELECT pg_walfile_name(pg_current_wal_lsn())")
+        session.do("SELECT pg_switch_wal()")
+        wait_for(
+            lambda: session.value("SELECT last_archived_wal FROM pg_stat_archiver") >= last,
+            timeout_s=60, what="the archiver is done",
+        )  # fmt: skip
+    before = {
+        path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()
+    }
+    provider = world.provider("spaces")
+    plan = provider.plan(Target(kind=TargetKind.NAME, value="made"))
+    try:
+        with pytest.raises(ProviderError) as error:
+            provider.start(plan, lambda _: None)
+    finally:
+        provider.discard(plan.instance)
+
+    after = {
+        path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()
+    }
+    assert after == before
+    assert error.value.code == "RB108"
+    assert 'symbolic link "pg_tblspc/' in error.value.fact

@@ -648,6 +648,7 @@ def test_a_copy_becomes_fit_to_be_production_and_back(
     assert admit() == service
 
     instance = Instance.of(fresh._site, restored.ref)
+    assert (instance.folder.data / "pg_tblspc").stat().st_mode & 0o777 == 0o700
     pid = instance.server.pid()
     assert pid is not None
     with connect(restored.ref.endpoint) as session:
