@@ -1,18 +1,21 @@
 """The write lock on a real server: it closes, it is proven, it opens again as it was."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 from pydantic import TypeAdapter
 
+from fixtures.command import wait_for
 from fixtures.errors import DatabaseError, RefusedError, StepError
 from fixtures.postgres.binaries import Binaries
 from fixtures.postgres.server import Server
-from fixtures.postgres.session import Endpoint, connect
+from fixtures.postgres.session import Endpoint, answers, connect
+from fixtures.production.counters import Counted, count
 from fixtures.production.lock import (
     LockOriginal,
     client_sessions,
@@ -26,8 +29,11 @@ from fixtures.production.lock import (
     original,
     prove,
 )
+from fixtures.production.proof import traffic_between
 from tests.real.entrances import is_writable
 
+#: a superuser's, whom the lock does not hold off
+LIFTED = {"default_transaction_read_only": "off", "search_path": "public"}
 CHEAP = {"fsync": "off", "max_prepared_transactions": "2", "listen_addresses": "", "autovacuum": "off"}
 
 
@@ -324,6 +330,110 @@ def test_an_owner_locks_everybody_else_out(production: Server, managed: Endpoint
     with connect(production.endpoint) as session:
         assert session.rows(query) == granted
     assert is_writable(app(production)).writable
+
+
+def napping(server: Server, naptime: str) -> None:
+    """Set how often autovacuum looks."""
+    with connect(server.endpoint) as session:
+        session.do(sql.SQL("ALTER SYSTEM SET autovacuum_naptime = {}").format(naptime))
+        session.rows("SELECT pg_reload_conf()")
+
+
+def test_autovacuum_is_told_from_a_client_without_the_log(production: Server, managed: Endpoint) -> None:
+    """What commits behind the lock changed no row, as the server counted: no client's. One connected is a doubt."""
+    production.stop()
+    production.wait_ready(production.start({**CHEAP, "autovacuum": "on"}))
+    napping(production, "1h")
+    with connect(production.endpoint.on("shop")) as session:
+        session.do("INSERT INTO public.stamps SELECT g, 'x' FROM generate_series(1, 500) g")
+    since = mark(managed)
+    own = close(managed, ["shop"], app_role="shop").xids
+    counted = count(managed, ["shop"])
+    facts = {"since": since, "own_xids": own, "counted": counted, "binaries": production.binaries}
+    assert TypeAdapter(Counted).validate_json(TypeAdapter(Counted).dump_json(counted)) == counted
+
+    napping(production, "1s")
+    with connect(production.endpoint.on("shop")) as session:
+        query = "SELECT sum(autoanalyze_count) > 0 FROM pg_stat_user_tables"
+        wait_for(lambda: session.value(query), timeout_s=60, what="autovacuum has analyzed the table")
+
+    proof = prove(managed, ["shop"], window_s=0, **facts)
+    assert (proof.traffic.method, proof.traffic.client) == ("counts", 0)
+    assert proof.traffic.statistics > 0
+    assert commits_since(managed, **{**facts, "since": since}) == 0
+    with pytest.raises(StepError, match="cannot be told"):
+        prove(managed, ["shop"], window_s=0, **{**facts, "counted": None})
+    with raw(production.endpoint.on("shop")), pytest.raises(StepError, match="connected, and may not"):
+        prove(managed, ["shop"], window_s=0, **facts)
+
+
+#: what a superuser, whom the lock does not hold off, can commit
+WRITES = (
+    "INSERT INTO stamps VALUES (1, 'x')", "UPDATE stamps SET note = 'y'", "DELETE FROM stamps",
+    "WITH rows AS (INSERT INTO stamps VALUES (2, 'x')) SELECT", "TRUNCATE stamps", "CREATE TABLE more (id int)",
+    "DROP TABLE more", "GRANT SELECT ON stamps TO reader", "SELECT lo_create(77)", "GRANT pg_monitor TO reader",
+    "ALTER TABLE stamps ALTER note TYPE varchar(9)", "BEGIN; ANALYZE; INSERT INTO stamps VALUES (3, 'z'); COMMIT",
+)  # fmt: skip
+
+
+def test_a_clients_commit_is_a_doubt_without_the_log(production: Server, managed: Endpoint) -> None:
+    """Whatever a client changed is in the counts once it is gone, together with an ANALYZE too."""
+    close(managed, ["shop"], app_role="shop")
+    for write in WRITES:
+        counted = count(managed, ["shop"])
+        with connect(production.endpoint.on("shop"), application="sneaky", settings=LIFTED) as session:
+            session.do(write)
+        gone(managed)
+        found = traffic_between(
+            managed, counted.mark, mark(managed), own_xids=(), binaries=None, wal_folders=(), segment_bytes=1,
+            counted=counted,
+        )  # fmt: skip
+        assert (found.method, found.doubt) == ("none", "rows changed in shop, as the server counted"), write
+
+
+def test_counts_that_say_nothing_are_not_believed(production: Server, managed: Endpoint) -> None:
+    """Commits before the counts, counters that can be switched off, an access method of its own, a crash."""
+    since = mark(managed)
+
+    def doubt(*, before: Sequence[str] = (), after: Sequence[str] = ("ANALYZE stamps",)) -> str:
+        superuser = production.endpoint.on("shop")
+        for statement in before:
+            with connect(superuser, settings=LIFTED) as session:
+                session.do(statement)
+        gone(managed)
+        counted = count(managed, ["shop"])
+        for statement in after:
+            # a backend that is killed takes its own session with it
+            with suppress(DatabaseError), connect(superuser, settings=LIFTED) as session:
+                session.do(statement)
+        wait_for(lambda: answers(managed), timeout_s=60, what="production is back")
+        gone(managed)
+        started = since if before == ("ANALYZE",) else counted.mark
+        return traffic_between(
+            managed, started, mark(managed), own_xids=(), binaries=None, wal_folders=(), segment_bytes=1,
+            counted=counted,
+        ).doubt  # fmt: skip
+
+    analyzed = ("INSERT INTO stamps SELECT g FROM generate_series(1, 9) g",)
+    assert doubt(before=analyzed) == ""
+    assert "before the last client was gone" in doubt(before=("ANALYZE",))
+    killed = "COPY (SELECT) TO PROGRAM 'kill -9 $PPID'"
+    assert "were reset" in doubt(after=("ANALYZE stamps", killed))
+    assert "were reset" in doubt(after=("ANALYZE stamps", "SELECT pg_stat_reset()"))
+    switched = ("ALTER ROLE postgres SET track_counts = off",)
+    assert "track_counts" in doubt(before=switched)
+    back = (
+        "ALTER ROLE postgres RESET track_counts",
+        "CREATE ACCESS METHOD own TYPE TABLE HANDLER heap_tableam_handler",
+    )
+    assert "access method" in doubt(before=(*back, "CREATE TABLE elsewhere (id int) USING own"))
+
+
+def gone(endpoint: Endpoint) -> None:
+    """Wait until no other session is left in the database."""
+    with connect(endpoint) as session:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'shop' AND pid <> pg_backend_pid()"
+        wait_for(lambda: session.value(query) == 0, timeout_s=60, what="the other sessions are gone")
 
 
 def test_an_administrator_without_the_means_is_refused(production: Server, managed: Endpoint) -> None:

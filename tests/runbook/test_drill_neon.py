@@ -12,10 +12,17 @@ from fixtures.actions.restore import RESTORING
 from fixtures.command import wait_for
 from fixtures.drill.neon_simulator.description import OBTAINED
 from fixtures.drill.neon_simulator.setup import Address
+from fixtures.journal import read_journal
 from tests.missing import missing
 
 #: bound of one session, seconds; reached only when something hangs
 SESSION_S = 300
+#: commits as autovacuum does, where the owner of the databases may not read what it wrote
+ANALYZE = """
+{indent}from fixtures.postgres.session import connect
+{indent}with connect(run.production.on("stampcard"), settings={{"default_transaction_read_only": "off"}}) as other:
+{indent}    other.do("ANALYZE public.stamps")
+"""
 
 
 class Simulator:
@@ -40,9 +47,17 @@ class Simulator:
 
 
 def test_another_process_takes_a_cutover_to_a_branch_back(checkout):
-    """It finds the branch by its name alone, fences it, keeps its rows, and leads everybody back."""
+    """
+    It finds the branch by its name alone, fences it, keeps its rows, and leads everybody back.
+
+    Two ANALYZE commit meanwhile: while the lock closes, which puts it anew, and behind it, which is told apart.
+    """
     if not OBTAINED.is_file():
         missing("the API description of Neon (make neon-api)")
+    closing, proving = "        closed = _close_database(run, names)\n", "        proven = prove(\n"
+    once = ANALYZE.format(indent="            ").replace("\n", "\n        if not again:\n", 1)
+    for old, new in ((closing, once + closing), (proving, ANALYZE.format(indent="        ") + proving)):
+        checkout.edit(old, new, file="fixtures/actions/write_lock.py")
     begun = checkout.run("--drill", "--provider=neon", "--disaster=update", "--seed=7", "--until=cutover")
     assert begun.code == 11, begun.output[-3000:]
     told = "simulated control plane of Neon, real PostgreSQL data; never tested on Neon itself"
@@ -50,6 +65,11 @@ def test_another_process_takes_a_cutover_to_a_branch_back(checkout):
     assert checkout.summary()["simulated"] == told
     assert told in (checkout.folder / "summary.html").read_text()
     run = checkout.folder.name
+    assert len(of_kind(read_journal(checkout.folder), "lock-position")) == 2
+    assert (
+        "no row changed since the last client was gone"
+        in checkout.state().actions["lock_proven"]["result"]["how"]
+    )
 
     undone = checkout.run(f"--rollback={run}")
 
