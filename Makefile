@@ -22,7 +22,7 @@ $(STAMP): requirements.lock reports/package-lock.json
 
 setup: $(STAMP) ## Build .venv from the lock file, hashes verified
 
-drill: $(STAMP) $(if $(filter neon,$(PROVIDER)),$(NEON_API)) ## Damage a throwaway production and run the whole runbook (DRILL= PROVIDER= DISASTER= SEED= SCALE= MAJOR=)
+drill: $(STAMP) $(if $(filter neon%,$(PROVIDER)),$(NEON_API)) ## Damage a throwaway production and run the whole runbook (DRILL= PROVIDER= DISASTER= SEED= SCALE= MAJOR=)
 	@$(BIN)/pytest --drill=$(DRILL) $(if $(PROVIDER),--provider=$(PROVIDER)) $(if $(DISASTER),--disaster=$(DISASTER)) $(if $(SEED),--seed=$(SEED)) $(if $(SCALE),--scale=$(SCALE)) $(if $(MAJOR),--pg-major=$(MAJOR)) $(ARGS); \
 	code=$$?; echo "exit code $$code"; exit $$code
 
