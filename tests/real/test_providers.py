@@ -8,7 +8,8 @@ import re
 import shlex
 import shutil
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -37,13 +38,18 @@ from fixtures.providers.base import (
 from fixtures.providers.basebackup.backend import BaseBackupDirectory
 from fixtures.providers.local.backend import LocalProvider
 from fixtures.providers.local.instance import Instance
+from fixtures.providers.local.replay import start_server
 from fixtures.settings import BaseBackupProvider
+from tests.real.lab import Lab
 from tests.real.recycling import recycle_first
 from tests.real.restore_labs import LABS, VARIANTS, WITHOUT_LAB
 from tests.real.restore_world import ROWS, World, production
-from tests.real.s3_server import BUCKET
+from tests.real.s3_server import BUCKET, S3
+from tests.real.session_tokens import Issued, SessionTokens, session_tokens
 
 ALL_ROWS = list(range(ROWS + 1))
+#: objects of a base backup that are read when it is copied
+COPIED = re.compile(r"/base\.tar|/data\.tar|/pg_data/|/bundle/")
 
 
 def asked_of(labs: Iterable[str]) -> pytest.MarkDecorator:
@@ -53,6 +59,8 @@ def asked_of(labs: Iterable[str]) -> pytest.MarkDecorator:
 
 #: the labs whose copies are production's own files, and so replay a log
 PHYSICAL = {name for name, (kind, _) in LABS.items() if kind.physical}
+#: the labs whose provider logs in to a service of objects
+ON_S3 = {name for name, (kind, _) in LABS.items() if kind.lent is not Lab.lent}
 #: for what is about the copy and not about the store: one lab per provider
 about_the_copy = asked_of(set(LABS) - set(VARIANTS))
 #: for what is about a log that is replayed; which labs have none is proven below, not claimed
@@ -855,3 +863,125 @@ def _restores_itself(world: World, archive: Path, base_backups: Path, restored: 
         assert rows(provider.start(plan, quiet).ref) == ALL_ROWS
     finally:
         provider.discard(plan.instance)
+
+
+# -- credentials that expire ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tokens(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[World, SessionTokens]]:
+    """The world's store behind a double of S3's rules for temporary credentials."""
+    s3: S3 = world.lab.s3  # type: ignore[attr-defined]
+    for name in (
+        "fixtures.providers.local.feed.PATIENCE_S",
+        "fixtures.providers.basebackup.bucket.PATIENCE_S",
+    ):
+        monkeypatch.setattr(name, 1.0)
+    with session_tokens(s3) as double:
+        yield world.of(world.lab.lent(double)), double
+
+
+def expired(told: str, hints: Iterable[str], issued: Issued) -> bool:
+    """Whether an error says so, with what to renew, and without the token."""
+    text = f"{told} {' '.join(hints)}"
+    return (
+        "ExpiredToken" in told and any(word in text for word in ("log in again", "renew"))
+    ) and issued.token not in text
+
+
+@asked_of(ON_S3)
+def test_a_token_that_expired_before_the_run_is_named(
+    tokens: tuple[World, SessionTokens], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is copied; a token that holds is enough, and one that nobody issued is told apart."""
+    world, double = tokens
+    issued = double.issue()
+    world.lab.use(issued, monkeypatch)
+    assert world.provider("token").check(before_damage(world)) == []
+
+    issued.expired = True
+
+    (finding,) = world.provider("token").check(before_damage(world))
+    assert finding.code == "RB309"
+    assert expired(f"{finding.fact} {finding.where}", finding.hints, issued)
+    double.issued.clear()
+    (finding,) = world.provider("token").check(before_damage(world))
+    assert (finding.code, "InvalidToken" in finding.fact) == ("RB309", True)
+    assert not (world.home / "restored" / "token").exists()
+
+
+@asked_of(ON_S3)
+def test_a_token_that_expires_on_the_way_is_an_outage(
+    tokens: tuple[World, SessionTokens], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    In the copy, in the replay, before the promotion and in it: never the end of the log, never damage.
+
+    It stops loudly, and a new login goes on with what is there; a copy that stands at its target is left alone.
+    """
+    world, double = tokens
+    site = world.site("expires")
+    commits = [world.lab.object(mark.segment) for mark in (world.commits[2], world.damage)]
+
+    def logged_in() -> tuple[LocalProvider, Issued]:
+        issued = double.issue()
+        world.lab.use(issued, monkeypatch)
+        made = world.lab.provider(site)
+        assert isinstance(made, LocalProvider)
+        return made, issued
+
+    def stopped(issued: Issued, act: Callable[[], object], *, answers: bool) -> None:
+        with pytest.raises(ProviderError) as error:
+            act()
+        assert error.value.code == "RB309"
+        assert expired(f"{error.value.fact} {error.value.where}", error.value.hints, issued)
+        assert instance.answers() == answers
+        assert "archive recovery complete" not in instance.log_text()
+        for path in (instance.log, *site.logs.rglob("*")):
+            assert not path.is_file() or issued.token not in path.read_text()
+
+    provider, issued = logged_in()
+    first = provider.plan(Target(kind=TargetKind.XID, value=str(world.commits[0].xid)))
+    whole = provider.plan(before_damage(world))
+    instance = Instance.of(site, whole.instance)
+    try:
+        issued.ends_at = lambda method, path: method == "GET" and bool(COPIED.search(path))
+        stopped(issued, lambda: provider.start(first, quiet), answers=False)
+
+        provider, issued = logged_in()
+        ref = provider.start(first, quiet).ref
+        assert rows(ref) == ALL_ROWS[:2]
+        with ends_in_replay(issued, commits[0]):
+            stopped(issued, lambda: provider.advance(ref, whole, quiet), answers=False)
+
+        provider, issued = logged_in()
+        assert rows(provider.start(whole, quiet).ref) == ALL_ROWS
+        issued.expired = True
+        stopped(issued, lambda: provider.promote(ref), answers=True)
+
+        provider, issued = logged_in()
+        issued.ends_at = lambda method, path: method == "GET" and commits[1] in path
+        stopped(issued, lambda: provider.promote(ref), answers=False)
+
+        provider, issued = logged_in()
+        assert rows(provider.start(whole, quiet).ref) == ALL_ROWS
+        assert instance.in_recovery()
+        assert provider.promote(ref).timeline == 2
+        assert rows(ref) == ALL_ROWS
+    finally:
+        provider.discard(whole.instance)
+
+
+@contextmanager
+def ends_in_replay(issued: Issued, lost: str) -> Iterator[None]:
+    """Let a token expire at an object, asked for by the feeder, or by the server where there is none."""
+
+    def ends(begin: Callable[..., JobRef], *given: object, **named: object) -> JobRef:
+        issued.ends_at = lambda method, path: method == "GET" and lost in path
+        return begin(*given, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        # the runner's own questions are behind it by then
+        patch.setattr("fixtures.providers.local.feed.spawn", partial(ends, spawn))
+        patch.setattr("fixtures.providers.local.start.start_server", partial(ends, start_server))
+        yield
