@@ -1,6 +1,6 @@
 """The providers `rds` and `aurora` against a simulator: what they send, refuse, prove and undo."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -455,6 +455,42 @@ def test_what_aws_refuses_is_an_error_of_the_catalogue(lab: Lab) -> None:
 
         assert error.value.code == code
         assert error.value.where == said
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"), [("ExpiredToken", "log in again"), ("AccessDenied", "the action that is named")]
+)
+def test_credentials_that_fail_on_the_way_leave_one_copy_to_go_on_with(
+    lab: Lab, said: str, hint: str
+) -> None:
+    """Refused while AWS makes the copy, and when it is deleted; with better ones the same copy is joined, and ended."""
+    provider = lab.provider()
+    plan = provider.plan(LATEST)
+    describes = f"Describe{'DBInstances' if lab.kind == 'rds' else 'DBClusters'}"
+    asked = RESTORE[lab.kind]
+
+    def refuse(**_: object) -> None:
+        if asked in lab.aws.changing():
+            raise ClientError({"Error": {"Code": said, "Message": "simulated"}}, describes)
+
+    def refused(act: Callable[[], object]) -> None:
+        with pytest.raises(ProviderError) as error:
+            act()
+        assert (error.value.code, error.value.where) == ("RB309", said)
+        assert hint in error.value.hints[0]
+
+    provider._service.cloud.client.meta.events.register(f"before-call.rds.{describes}", refuse)
+    refused(lambda: provider.start(plan, quiet))
+
+    again = lab.provider()
+    restored = again.start(plan, quiet)
+
+    assert restored.ref.name == plan.instance.name
+    assert lab.aws.changing().count(asked) == 1
+    again._service.cloud.client.meta.events.register(f"before-call.rds.{DELETE[lab.kind]}", refuse)
+    refused(lambda: again.discard(restored.ref))
+    lab.provider().discard(restored.ref)
+    assert lab.provider()._service.copy(restored.ref.name) is None
 
 
 def test_a_copy_in_productions_groups_is_not_isolated(lab: Lab) -> None:

@@ -1,13 +1,14 @@
 """What `rds` and `aurora` send, against the service's own model: every parameter, every error, every name."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import boto3
 import pytest
 from botocore.stub import Stubber
 from botocore.validate import ParamValidator
 
-from fixtures.errors import CATALOGUE, ProviderError
+from fixtures.errors import CATALOGUE, ProviderError, RunbookError
 from fixtures.providers.base import Target, TargetKind
 from fixtures.providers.rds.cloud import ABSENT, BUSY, CODES, HINTS, TAKEN, Cloud
 from fixtures.providers.rds.clusters import Clusters
@@ -216,7 +217,9 @@ def test_every_error_we_know_is_the_services(cloud: Cloud) -> None:
         "AccessDenied",
         "AccessDeniedException",
         "ExpiredToken",
+        "ExpiredTokenException",
         "InvalidClientTokenId",
+        "RequestExpired",
         "SignatureDoesNotMatch",
     }
 
@@ -235,6 +238,40 @@ def test_an_answer_that_does_not_come_is_an_error(cloud: Cloud) -> None:
     assert error.value.code == "RB309"
     assert "describe_db_instances" in error.value.fact
     assert "not authorized" in error.value.fact
+
+
+@pytest.mark.parametrize(
+    ("profile", "code", "hint"),
+    [
+        ("login", "RB309", "log in again"),
+        ("helper", "RB309", "log in again"),
+        ("nobody", "RB106", "AWS_PROFILE"),
+    ],
+)
+def test_a_login_that_has_expired_is_no_network_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str, code: str, hint: str
+) -> None:
+    """Single sign-on without its token, a helper that fails; a profile that is not there is told apart."""
+    config = tmp_path / "config"
+    config.write_text(
+        "[profile login]\nsso_start_url = https://nobody.example\nsso_region = eu-central-1\n"
+        "sso_account_id = 123456789012\nsso_role_name = restore\n"
+        "[profile helper]\ncredential_process = /bin/false\n"
+    )
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (
+        ("AWS_CONFIG_FILE", config),
+        ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+        ("HOME", tmp_path),
+    ):
+        monkeypatch.setenv(name, str(value))
+
+    with pytest.raises(RunbookError) as error:
+        Cloud(region="eu-central-1", profile=profile).call("describe_db_instances")
+
+    assert error.value.code == code
+    assert hint in error.value.hints[0]
 
 
 @pytest.mark.parametrize(
