@@ -25,6 +25,7 @@ from fixtures.production.capture import capture
 from fixtures.progress import Tick
 from fixtures.providers import access
 from fixtures.providers.base import Capture, Cluster, InstanceRef, Site, Target, TargetKind
+from fixtures.providers.neon import places
 from fixtures.providers.neon.backend import Neon
 from fixtures.settings import NeonProvider
 from tests.real.neon_world import DATABASE, PASSWORD, TOKEN, NeonWorld, neon_world
@@ -144,6 +145,10 @@ def test_a_branch_is_made_at_the_target_and_proven(neon: NeonWorld) -> None:
         own.advance(restored.ref, plan, quiet)
     own.discard(restored.ref)
     own.discard(restored.ref)
+    # a deleted branch can be had back for days otherwise, with real rows
+    assert [each["query"] for each in asked(neon, "DELETE", f"/branches/{branch['id']}")] == [
+        {"hard_delete": "true"}
+    ]
     assert named(neon, plan.instance.name) == []
     assert not answers(restored.ref.endpoint)
 
@@ -211,15 +216,17 @@ def test_a_shorter_history_moves_the_window(neon: NeonWorld) -> None:
 
 
 def test_refusals_that_pass_are_outlasted_and_a_lost_answer_makes_no_second_branch(neon: NeonWorld) -> None:
-    """423, 429, 503 and 404 are waited out; a branch whose answer was lost is found by its name."""
+    """423, 429, 503, 404 and a branch not ready yet are waited out; a branch whose answer was lost is found by its name."""
     moment = neon.insert(31)
     own = provider(neon, "r5")
     for fault in (
         {"kind": "locked", "method": "POST", "path": "/branches$"},
         {"kind": "rate-limited", "method": "POST", "path": "/branches$"},
         {"kind": "unavailable", "method": "POST", "path": "/branches$"},
+        {"kind": "branch-not-ready", "method": "POST", "path": "/branches$"},
         {"kind": "timeout-after-success", "method": "POST", "path": "/branches$"},
         {"kind": "internal", "method": "GET", "path": "/operations/"},
+        {"kind": "not-found-yet", "method": "GET", "path": "/branches/br-[^/]*$"},
         {"kind": "hang-up", "method": "GET", "path": "/connection_uri"},
     ):
         neon.own("POST", "/faults", json=fault)
@@ -229,7 +236,7 @@ def test_refusals_that_pass_are_outlasted_and_a_lost_answer_makes_no_second_bran
     assert 31 in rows(restored.ref)
     assert len(named(neon, restored.ref.name)) == 1
     sent = [e for e in asked(neon, "POST", "/branches") if e["request_id"] == "r5"]
-    assert [each["status"] for each in sent] == [423, 429, 503, 524]
+    assert [each["status"] for each in sent] == [423, 429, 503, 422, 524]
     neon.own(
         "POST", "/faults", json={"kind": "hang-up-after-success", "method": "DELETE", "path": "/branches/"}
     )
@@ -402,6 +409,11 @@ def test_a_snapshot_is_restored_into_a_branch_of_its_own(neon: NeonWorld) -> Non
     assert "snapshot" in restored.backup_id
     assert own.start(own.plan(target), quiet).ref == restored.ref
     (branch,) = named(neon, restored.ref.name)
+    # without it a second restore takes the place of the branch that the first one renamed
+    (sent,) = [each for each in asked(neon, "POST", "/restore") if each["request_id"] == "r11"]
+    assert sent["body"]["target_branch_id"] == neon.address.branch_id
+    (finding,) = in_place(neon, "r17", branch=branch["id"]).check(at(datetime.now(UTC)))
+    assert "not finalized" in finding.fact
     # a branch restored from a snapshot is a root: the vendor deletes none of those
     with pytest.raises(ProviderError):
         own.discard(restored.ref)
@@ -419,6 +431,8 @@ def test_only_this_runs_branches_are_deleted(neon: NeonWorld) -> None:
             own.discard(wrong)
         assert error.value.code == "RB312"
     child = neon.create("child-of-r12", parent_id=named(neon, restored.ref.name)[0]["id"])
+    with pytest.raises(ProviderError, match="no root branch"):
+        provider(neon, "r12", branch=child["id"], safety_copy="snapshot").safety_copy("snapshot")
     with pytest.raises(ProviderError) as depended:
         own.discard(restored.ref)
     assert "child-of-r12" in depended.value.fact
@@ -492,8 +506,10 @@ def test_a_key_that_is_revoked_within_a_restore(neon: NeonWorld, monkeypatch: py
         neon.http.headers["Authorization"] = f"Bearer {TOKEN}"
 
 
-def test_production_that_is_down_does_not_stop_a_restore(neon: NeonWorld) -> None:
-    """Nothing of the restore is asked of production's SQL."""
+def test_production_that_is_down_does_not_stop_a_restore(
+    neon: NeonWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the restore is asked of production's SQL; a copy that does not answer this machine is told."""
     moment = neon.insert(121)
     own = provider(neon, "r16")
     own._copies._site = replace(own._site, production=lambda: Endpoint(access.NOWHERE, 1, "x"))
@@ -501,6 +517,13 @@ def test_production_that_is_down_does_not_stop_a_restore(neon: NeonWorld) -> Non
     restored = own.start(own.plan(at(moment)), quiet)
 
     assert 121 in rows(restored.ref)
+    (branch,) = named(neon, restored.ref.name)
+    (compute,) = neon.call("GET", f"/branches/{branch['id']}/endpoints", status=200)["endpoints"]
+    neon.wait(neon.call("POST", f"/endpoints/{compute['id']}/suspend", status=200))
+    monkeypatch.setattr(places, "ANSWERS_S", 0.5)
+    with pytest.raises(ProviderError, match="RB315") as silent:
+        own._copies.places.wait_answering(restored.ref.name, len)
+    assert "IP allow list" in silent.value.hints[0]
     own.discard(restored.ref)
     with pytest.raises(DatabaseError), connect(restored.ref.endpoint):
         pass
@@ -601,6 +624,12 @@ def test_production_takes_the_copy_over_in_place_and_gives_it_back(neon: NeonWor
         with pytest.raises(ProviderError, match="may not do this"):
             admit(in_place(neon, "p1"))
 
+    neon.own("PATCH", "/project", json={"root_branches_limit": 1})
+    with pytest.raises(ProviderError, match="RB308"):
+        admit(own)
+    neon.own("PATCH", "/project", json={"root_branches_limit": 25})
+    assert access.production_now("p1") is None
+    assert {401, 402} <= host(neon)
     die_before_what_production_held_has_a_compute()
     own = in_place(neon, "p1")
     found = access.production_now("p1")
@@ -688,6 +717,9 @@ def test_a_snapshot_is_finalized_in_productions_place(neon: NeonWorld) -> None:
     assert {421, 422} <= host(neon)
     assert named(neon, "main")[0]["protected"]
     assert len(named(neon, "restore-runbook-p3-before-1")) == 1
+    assert in_place(neon, "p3").check(at(datetime.now(UTC))) == []
+    (replaced,) = provider(neon, "r20").check(at(datetime.now(UTC)))
+    assert replaced.where == "[provider.neon] branch"
     neon.call(
         "PATCH",
         f"/branches/{named(neon, 'main')[0]['id']}",
@@ -699,16 +731,16 @@ def test_a_snapshot_is_finalized_in_productions_place(neon: NeonWorld) -> None:
 def test_in_place_is_refused_beforehand_where_the_vendor_restricts_it(neon: NeonWorld) -> None:
     """Read before acting: a protected branch, or a restricted action, with its reason."""
     moment = neon.insert(411)
-    main = neon.address.branch_id
+    main = named(neon, "main")[0]["id"]
     neon.call("PATCH", f"/branches/{main}", json={"branch": {"protected": True}}, status=200)
-    protected = in_place(neon, "p2").check(at(moment))
+    protected = in_place(neon, "p2", branch=main).check(at(moment))
     neon.call("PATCH", f"/branches/{main}", json={"branch": {"protected": False}}, status=200)
     neon.own(
         "POST", "/restrictions", json={"branch_id": main, "name": "restore", "reason": "maintenance runs"}
     )
 
-    restricted = in_place(neon, "p2").check(at(moment))
+    restricted = in_place(neon, "p2", branch=main).check(at(moment))
 
     assert [each.code for each in (*protected, *restricted)] == ["RB108", "RB108"]
     assert "maintenance runs" in restricted[0].fact
-    assert provider(neon, "p2").check(at(moment)) == []
+    assert provider(neon, "p2", branch=main).check(at(moment)) == []

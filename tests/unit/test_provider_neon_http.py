@@ -9,15 +9,17 @@ import pytest
 from fixtures.errors import ProviderError
 from fixtures.evidence import Secret
 from fixtures.providers.neon import http as neon_http
+from fixtures.providers.neon import operations as neon_operations
 from fixtures.providers.neon.http import SILENT, AbsentError, Bounds, Http
-from fixtures.providers.neon.models import OperationsAnswer, ProjectAnswer, UriAnswer
+from fixtures.providers.neon.models import Operation, OperationsAnswer, ProjectAnswer, UriAnswer
+from fixtures.providers.neon.operations import Operations
 
 KEY = "napi_the-key-itself"
 DONE = OperationsAnswer()
 PROJECT = {
     "project": {
         "id": "p", "name": "n", "pg_version": 18, "history_retention_seconds": 3600,
-        "created_at": "2026-01-01T00:00:00Z",
+        "store_passwords": True, "created_at": "2026-01-01T00:00:00Z",
     }
 }  # fmt: skip
 Script = list[httpx.Response | Exception]
@@ -206,10 +208,11 @@ def test_an_address_that_was_silent_is_tried_once_more_and_not_for_as_long_again
         (refused(401, "bad key"), "RB309", "API key"),
         (refused(403, "not yours"), "RB309", "may not do this"),
         (refused(422, "limit", code="BRANCHES_LIMIT_EXCEEDED"), "RB308", "limit"),
+        (refused(422, "limit", code="ROOT_BRANCHES_LIMIT_EXCEEDED"), "RB308", "limit"),
         (refused(422, "a protected branch cannot be deleted"), "RB309", "protected"),
         (httpx.Response(400, text="<html>"), "RB309", "refused"),
     ],
-    ids=["401", "403", "limit", "422", "no-json"],
+    ids=["401", "403", "limit", "root-limit", "422", "no-json"],
 )
 def test_a_refusal_says_what_and_where(response, code, words):
     """Never repeated; method, path and status are told."""
@@ -242,3 +245,25 @@ def test_no_secret_is_in_an_error():
             ask()
         assert KEY not in error.value.block()
         assert "hidden-word" not in error.value.block()
+
+
+@pytest.mark.parametrize("ended", ["finished", "skipped", "failed", "error", "cancelled"])
+def test_an_operation_is_waited_for_to_its_last_state(ended, monkeypatch):
+    """Two of them are good; what the vendor says of the others is told, with the number its support asks for."""
+    monkeypatch.setattr(neon_operations, "POLL_S", 0.0)
+    running = {"id": "op-1", "action": "create_branch", "created_at": "2026-01-01T00:00:00Z"}
+    over = {**running, "status": ended, "error": "out of luck"}
+    cancelling = {**running, "status": "cancelling"}
+    script = [httpx.Response(200, json={"operation": each}) for each in (cancelling, over)]
+    operations = Operations(client(script), "/projects/p", timeout_s=10)
+    begun = [Operation.model_validate({**running, "status": "scheduling"})]
+
+    if ended in {"finished", "skipped"}:
+        operations.wait(begun, len)
+        return
+    with pytest.raises(ProviderError) as error:
+        operations.wait(begun, len)
+
+    assert error.value.code == "RB310"
+    assert f"create_branch is {ended}: out of luck" in error.value.fact
+    assert "op-1" in error.value.where

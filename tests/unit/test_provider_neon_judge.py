@@ -14,13 +14,19 @@ from fixtures.settings import NeonProvider
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
 
-def history(*, kept: timedelta = timedelta(hours=6), age: timedelta = timedelta(days=3), **branch: object):
+def history(
+    *,
+    kept: timedelta = timedelta(hours=6),
+    age: timedelta = timedelta(days=3),
+    stores: bool = True,
+    **branch: object,
+):
     """A branch's past."""
     made = NOW - age
     return judge.History(
         project=Project(
             id="p", name="n", pg_version=17, history_retention_seconds=int(kept.total_seconds()),
-            created_at=NOW - timedelta(days=30),
+            store_passwords=stores, created_at=NOW - timedelta(days=30),
         ),
         branch=Branch(
             **{
@@ -54,6 +60,37 @@ def test_what_the_vendor_does_not_know_is_refused(kind):
     assert [each.code for each in history().refusals(Target(kind=kind, value="7"), lock_lsn=None)] == [
         "RB108"
     ]
+
+
+OTHER = Branch(
+    id="br-2", name="main", current_state="ready", created_at=NOW, default=True, protected=False,
+    restore_status="finalized", restored_as="br-1",
+)  # fmt: skip
+SNAPSHOT = Target(kind=TargetKind.SNAPSHOT, value="snap-1")
+
+
+@pytest.mark.parametrize(
+    ("branch", "target", "in_place", "heir", "words"),
+    [
+        ({}, at(NOW), True, None, ""),
+        ({"restricted_actions": ({"name": "restore", "reason": "busy"},)}, SNAPSHOT, True, None, "busy"),
+        ({"restricted_actions": ({"name": "restore", "reason": "busy"},)}, at(NOW), False, None, ""),
+        ({"protected": True}, at(NOW), True, None, "is protected"),
+        ({"protected": True}, SNAPSHOT, True, None, ""),
+        ({"protected": True}, at(NOW), False, None, ""),
+        ({"restore_status": "restored"}, at(NOW), True, None, "not finalized"),
+        ({"restore_status": "restored"}, at(NOW), False, None, ""),
+        ({"restore_status": "finalized"}, at(NOW), True, None, ""),
+        ({}, at(NOW), False, OTHER, "br-2 took its place"),
+        ({"stores": False}, at(NOW), False, None, "stores no passwords"),
+        ({"current_state": "archived"}, at(NOW), False, None, "archived"),
+    ],
+)
+def test_what_is_against_restoring_at_all(branch, target, in_place, heir, words):
+    """Read before anything is begun; nothing else is in the way."""
+    found = history(**branch).obstacles(target, in_place=in_place, heir=heir)
+
+    assert [words in each.fact for each in found] == [True] * bool(words)
 
 
 def test_positions_are_bounded_by_the_branchs_own_beginning_and_the_lock():
