@@ -1,6 +1,5 @@
 """A small production behind the simulator of Neon, and a client that speaks to it."""
 
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,17 +10,16 @@ from typing import Any
 
 import httpx
 
-from fixtures.command import end_job, run, wait_for
-from fixtures.drill.cluster import archive_command, take_base_backup
+from fixtures.command import end_job, wait_for
 from fixtures.drill.neon_simulator.description import find_description
-from fixtures.drill.neon_simulator.owner import HBA, OWNER, create_owner
+from fixtures.drill.neon_simulator.owner import CUSTOMER, OWNER
 from fixtures.drill.neon_simulator.setup import Address, Setup, start_simulator, wait_listening
 from fixtures.errors import ToolError
-from fixtures.evidence import Secret
 from fixtures.postgres.binaries import Binaries
-from fixtures.postgres.server import Server, free_port
+from fixtures.postgres.server import Server
 from fixtures.postgres.session import Endpoint, connect
 from tests.missing import missing
+from tests.real.forked_world import FORKS, production_of
 
 TOKEN = "simulated-token"
 PASSWORD = "production's password"
@@ -109,46 +107,20 @@ def needs_description() -> None:
 def neon_world(public_dir: Path, binaries: Binaries) -> Iterator[NeonWorld]:
     """Make a production with an archive and a base backup, and simulate Neon in front of it."""
     needs_description()
-    home = Path(tempfile.mkdtemp(prefix="neon-", dir=public_dir))
-    home.chmod(0o755)
-    for name in ("archive", "backups", "branches", "logs"):
-        (home / name).mkdir()
-    binaries.own(home)
-    server = Server(binaries, home / "data", free_port(), home, "postgres", home / "logs")
-    server.initdb()
-    with (server.data / "postgresql.conf").open("a") as file:
-        command = archive_command(home / "archive").replace("'", "''")
-        file.write(
-            "listen_addresses = '127.0.0.1'\nshared_buffers = 16MB\narchive_mode = on\nwal_level = replica\n"
-            f"track_commit_timestamp = on\nmax_connections = 30\narchive_command = '{command}'\n"
-        )
-    with (server.data / "pg_hba.conf").open("a") as file:
-        file.write(f"{HBA}\n")
-    job = server.start(name="production")
-    simulator = None
-    try:
-        server.wait_ready(job)
-        with connect(server.endpoint) as session:
-            create_owner(session, password=Secret(PASSWORD))
-            session.do(f"CREATE DATABASE {DATABASE} OWNER {OWNER}")
-        with connect(server.endpoint.on(DATABASE)) as session:
-            session.do(f"CREATE TABLE public.t (id int PRIMARY KEY); ALTER TABLE public.t OWNER TO {OWNER}")
-        take_base_backup(server, home / "backups" / "base")
+    with production_of(
+        public_dir, binaries, service="neon", customer=CUSTOMER, password=PASSWORD, database=DATABASE
+    ) as (home, server):
         setup = Setup.of(
-            server, base=home / "backups" / "base", archive=home / "archive", folder=home / "branches",
+            server, base=home / "backups" / "base", archive=home / "archive", folder=home / FORKS,
             token=TOKEN, project_name="simulated", database=DATABASE, passwords={OWNER: PASSWORD},
         )  # fmt: skip
         setup.write(home / "setup.json")
         simulator = start_simulator(home / "setup.json", home / "address.json", logs=home / "logs")
-        address = wait_listening(simulator, home / "address.json")
-        with httpx.Client(
-            base_url=address.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30
-        ) as http:
-            yield NeonWorld(home=home, server=server, address=address, http=http)
-    finally:
-        if simulator is not None:
+        try:
+            address = wait_listening(simulator, home / "address.json")
+            with httpx.Client(
+                base_url=address.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=30
+            ) as http:
+                yield NeonWorld(home=home, server=server, address=address, http=http)
+        finally:
             end_job(simulator)
-        for data in (*(home / "branches").glob("*/br-*"), server.data):
-            each = Server(binaries, data, server.port, home, "postgres", home / "logs")
-            each.stop(mode="immediate")
-        run(["rm", "-rf", home], timeout_s=60)
