@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -166,3 +167,27 @@ def test_a_changed_pack_is_found(new_server: Callable[..., Server], tmp_path: Pa
     file.write_bytes(file.read_bytes()[:-2] + b"x\n")
     with pytest.raises(StepError, match="RB409"):
         verify_pack(tmp_path / "pack")
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_large_objects_an_administrator_may_not_read_are_named(
+    new_server: Callable[..., Server], tmp_path: Path, kept: bool
+) -> None:
+    """A managed service's may not; where there are none, nothing is missing."""
+    server = start(new_server)
+    snapshot = snapshot_of(server.endpoint)
+    with connect(server.endpoint) as session:
+        session.do("CREATE ROLE master LOGIN IN ROLE pg_monitor")
+        session.do('GRANT USAGE ON SCHEMA "odd.one" TO master')
+        for schema in ('"odd.one"', "public"):
+            session.do(f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO master")
+        if kept:
+            session.do("SELECT lo_from_bytea(0, 'kept'::bytea)")
+    change(server)
+    endpoint = replace(server.endpoint, user="master")
+
+    report = write_pack(source=endpoint, databases=["postgres"], folder=tmp_path / "pack", snapshot=snapshot)
+
+    assert report.rows == 4
+    assert report.complete is not kept
+    assert any("1 large objects are not in it" in note for note in report.notes) is kept
