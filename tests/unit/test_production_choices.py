@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.actions.write_lock import PROVEN_BY
 from fixtures.errors import RefusedError, StepError
 from fixtures.postgres.lsn import Lsn
 from fixtures.postgres.xids import precedes
 from fixtures.production.manifest import check_files, write_files
 from fixtures.production.position import Mark
-from fixtures.production.proof import _finished
+from fixtures.production.proof import LockProof, Traffic, _finished
 from fixtures.production.safety import NO_ROLLBACK_TARGET, choose_mode, refuse_filesystem
 from fixtures.production.state import fence
 
@@ -120,3 +121,16 @@ def test_a_manifest_finds_what_changed(tmp_path: Path) -> None:
     (tmp_path / "c").write_text("new")
     with pytest.raises(StepError, match="RB404"):
         check_files(tmp_path, whole=False)
+
+
+@pytest.mark.parametrize("method", ["xid", "wal", "counts", "recovery"])
+def test_every_way_to_prove_the_lock_has_its_words(method: str) -> None:
+    """A production in recovery is proven by its replay position: that was left out."""
+    moment = Mark(lsn=Lsn(1), snapshot="1:1:", timeline=1, at=datetime.now(UTC))
+    proof = LockProof(
+        since=moment, until=moment, window_s=1, traffic=Traffic(finished=0, method=method), bypasses=(),
+        at=moment.at,
+    )  # fmt: skip
+
+    assert PROVEN_BY[method]
+    assert "no client commit from" in proof.how
