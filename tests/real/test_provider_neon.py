@@ -558,6 +558,34 @@ def test_a_killed_restore_is_joined_wherever_it_was(neon: NeonWorld, seen: tuple
     own.discard(restored.ref)
 
 
+@pytest.mark.parametrize(
+    ("number", "method", "path"),
+    [(1601, "POST", "/branches"), (1602, "DELETE", "/branches/")],
+    ids=["only reads", "may not delete"],
+)
+def test_a_key_that_may_not_leaves_at_most_one_branch_to_go_on_with(
+    neon: NeonWorld, number: int, method: str, path: str
+) -> None:
+    """It is refused once, not asked again and again; with a better one the same branch is joined, and discarded."""
+    moment = neon.insert(number)
+    own = provider(neon, f"key{number}")
+    plan = own.plan(at(moment))
+    neon.own("POST", "/faults", json={"status": 403, "method": method, "path": path, "message": "refused"})
+
+    with pytest.raises(ProviderError) as error:
+        own.discard(own.start(plan, quiet).ref)
+
+    assert error.value.code == "RB309"
+    assert "may create and delete branches; then --resume" in error.value.hints[0]
+    assert len(named(neon, plan.instance.name)) == (path != "/branches")
+    again = provider(neon, f"key{number}")
+    restored = again.start(plan, quiet)
+    assert number in rows(restored.ref)
+    assert len(named(neon, plan.instance.name)) == 1
+    again.discard(restored.ref)
+    assert named(neon, plan.instance.name) == []
+
+
 def test_two_restores_at_once_do_not_meet(neon: NeonWorld) -> None:
     """A project does one thing at a time: each waits for the other's, and gets a branch of its own."""
     moment = neon.insert(301)
