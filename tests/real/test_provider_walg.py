@@ -7,7 +7,7 @@ Real data behind a simulator of WAL-G, which is held to WAL-G's documentation he
 import gzip
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -441,3 +441,39 @@ def wal_g(lab: Lab, *words: str, host: str = "", port: str = "") -> CommandResul
     env = {"PGHOST": host, "PGPORT": port, "PGUSER": "postgres"} if host else {}
     argv = [lab.program, *words, f"--config={lab.config}"]
     return run(argv, timeout_s=30, check=False, user=lab.server.binaries.user, env=env)
+
+
+def test_a_token_that_expires_is_an_outage_wherever_it_does(world: World) -> None:
+    """Before the run, in the copy, in the replay, before the promotion: loud, with what to do; and it goes on."""
+    lab = storage(world, "token")
+    provider = world.provider("token", lab=lab)
+    plan = provider.plan(before_damage(world))
+    assert plan.backup is not None
+    instance = Instance.of(provider._site, plan.instance)
+
+    def stopped(act: Callable[[], object], *, answers: bool = False) -> None:
+        with pytest.raises(ProviderError) as error:
+            act()
+        assert error.value.code == "RB309"
+        assert any("log in again" in hint for hint in error.value.hints)
+        assert instance.answers() == answers
+        assert "archive recovery complete" not in instance.log_text()
+        for name in (".expires", ".expired"):
+            (lab.place / name).unlink(missing_ok=True)
+
+    try:
+        (lab.place / ".expired").touch()
+        (finding,) = world.provider("asks", lab=lab).check(before_damage(world))
+        assert (finding.code, "ExpiredToken" in finding.fact) == ("RB309", True)
+        stopped(lambda: provider.start(plan, lambda _: None))
+
+        for name in (plan.backup.id, world.commits[2].segment):
+            (lab.place / ".expires").write_text(name)
+            stopped(lambda: provider.start(plan, lambda _: None))
+
+        restored = provider.start(plan, lambda _: None)
+        (lab.place / ".expired").touch()
+        stopped(lambda: provider.promote(restored.ref), answers=True)
+        assert provider.promote(restored.ref).timeline == 2
+    finally:
+        provider.discard(plan.instance)
