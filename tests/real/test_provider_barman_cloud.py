@@ -209,12 +209,28 @@ def test_a_new_place_protects_the_copy(world: World, site: Site) -> None:
         assert service.archived_segment == segment_name(2, int(service.archived_segment[16:], 16))
         return service.base_backup
 
+    assert provider.check(before_damage(world)) == []
     taken = {**changes, "new_url": lab.clone("taken").url, "new_server": SERVER}
+    early = opened(lab, world.site("early"), **taken).check(before_damage(world))
+    assert [finding.code for finding in early] == ["RB313"]
+    absent = opened(lab, world.site("early"), **{**changes, "new_credentials": world.home / "absent.ini"})
+    assert "credentials" in f"{only(absent.check(before_damage(world))).where}".lower()
     with pytest.raises(ProviderError) as filled:
         admit(opened(lab, site, **taken))
     with pytest.raises(ConfigError) as own:
         admit(opened(lab, site, **{**taken, "new_url": None}))
     assert (filled.value.code, own.value.code) == ("RB313", "RB105")
+
+    reader = world.home / "of-the-server.ini"
+    reader.write_text((world.home / "reader.ini").read_text())
+    reader.chmod(0o600)
+    world.server.binaries.own(reader)
+    with pytest.raises(ProviderError) as unwritable:
+        admit(opened(lab, site, **{**changes, "new_credentials": reader}))
+    assert (unwritable.value.code, "AccessDenied" in unwritable.value.where) == ("RB313", True)
+    assert any("credentials" in hint for hint in unwritable.value.hints)
+    assert not [finding for finding in provider.isolation(restored.ref) if not finding.holds]
+    assert list(lab.s3.walk("new")) == []
 
     backup = admit(provider)
     assert admit(provider) == backup

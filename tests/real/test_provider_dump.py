@@ -37,6 +37,7 @@ from fixtures.settings import Database, DumpProvider, Heartbeat, ObjectUrl, S3Ac
 from tests.limits import small_files
 from tests.real.dump_lab import take_set
 from tests.real.s3_server import BUCKET, KEY, READER, READER_SECRET, S3, SECRET, s3_server
+from tests.real.session_tokens import Issued, SessionTokens, session_tokens
 
 NAMES = ("shop", "ledger")
 SHOP = (
@@ -721,6 +722,46 @@ def test_a_store_that_refuses_is_named(
     store.change("PUT", key, whole[:20])
     assert "globals.sql: 20 of" in refused(shop.provider("object", good, s3=reader), LATEST)
     store.change("PUT", key, whole)
+
+
+def test_a_token_that_expires_is_an_outage(
+    shop: Shop, store: S3, reader: S3Access, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the run and in the download: named, with what to do; a new login goes on."""
+
+    def log_in(double: SessionTokens) -> Issued:
+        issued = double.issue()
+        for name, value in issued.variables.items():
+            monkeypatch.setenv(name, value)
+        return issued
+
+    def opened() -> DumpSets:
+        return DumpSets(DumpProvider(location=ObjectUrl(BUCKET, "sets"), jobs=2, s3=access), site)
+
+    with session_tokens(store) as double:
+        access = reader.model_copy(update={"endpoint_url": double.endpoint_url})
+        site = shop.provider("token", ObjectUrl(BUCKET, "sets"), s3=reader)._site
+        issued = log_in(double)
+        plan = opened().plan(LATEST)
+        issued.expired = True
+        said = refused(opened(), LATEST)
+        assert said.startswith("RB309")
+        assert "ExpiredToken" in said
+        assert "log in again" in said
+
+        issued = log_in(double)
+        issued.ends_at = lambda method, path: method == "GET" and ".dat" in path
+        try:
+            with pytest.raises(ProviderError) as error:
+                opened().start(plan, quiet)
+            assert (error.value.code, "ExpiredToken" in error.value.fact) == ("RB309", True)
+            assert "log in again" in error.value.hints[0]
+            assert issued.token not in error.value.block()
+
+            log_in(double)
+            assert rows_of(opened().start(plan, quiet)) == 3000
+        finally:
+            opened().discard(plan.instance)
 
 
 def replace_url(access: S3Access, port: int) -> S3Access:
