@@ -25,7 +25,7 @@ STEP_FILES = sorted((ROOT / "runbook_tests").glob("test_*.py"))
 #: rooms from the ground up; a room imports from lower floors only, never from its own floor
 FLOORS = (
     ("fixtures.terminal",),
-    ("fixtures.errors", "fixtures.files", "fixtures.interrupts", "fixtures.times"),
+    ("fixtures.errors", "fixtures.files", "fixtures.interrupts", "fixtures.packages", "fixtures.times"),
     ("fixtures.evidence", "fixtures.settings", "fixtures.manifest", "fixtures.gates", "fixtures.lease"),
     ("fixtures.config", "fixtures.journal", "fixtures.command", "fixtures.progress", "fixtures.scratch"),
     ("fixtures.state", "fixtures.postgres", "fixtures.signatures"),
