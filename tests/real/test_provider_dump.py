@@ -694,7 +694,7 @@ def test_a_set_on_s3_is_restored(shop: Shop, reader: S3Access) -> None:
 def test_a_store_that_refuses_is_named(
     shop: Shop, store: S3, reader: S3Access, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wrong bucket, wrong secret, and an outage after the target was judged; a cut-off object is seen by its size."""
+    """Wrong bucket, wrong secret, and an outage after the target was judged; a cut-off or lost object is seen by its size."""
     good = ObjectUrl(BUCKET, "sets")
 
     assert refused(shop.provider("bucket", ObjectUrl("nobodys", "sets"), s3=reader), LATEST).startswith(
@@ -721,6 +721,8 @@ def test_a_store_that_refuses_is_named(
     whole = store.read(key)
     store.change("PUT", key, whole[:20])
     assert "globals.sql: 20 of" in refused(shop.provider("object", good, s3=reader), LATEST)
+    store.change("DELETE", key)
+    assert "globals.sql: missing of" in refused(shop.provider("object", good, s3=reader), LATEST)
     store.change("PUT", key, whole)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from fixtures.command import run
 from fixtures.errors import ConfigError, ProviderError, UnsupportedError
@@ -455,6 +455,37 @@ def test_what_aws_refuses_is_an_error_of_the_catalogue(lab: Lab) -> None:
 
         assert error.value.code == code
         assert error.value.where == said
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ("ExpiredToken", "log in again"),
+        ("InvalidClientTokenId", "AWS_ACCESS_KEY_ID"),
+        ("SignatureDoesNotMatch", "secret key"),
+        ("RequestExpired", "clock"),
+        ("AccessDenied", "the action that is named"),
+        ("", "the network"),
+    ],
+    ids=lambda word: word or "outage",
+)
+def test_who_may_not_ask_is_told_before_anything_is_made(lab: Lab, said: str, hint: str) -> None:
+    """Wrong, expired or powerless credentials, a wrong clock, no answer: with what to do, and nothing is changed."""
+    provider = lab.provider()
+
+    def refuse(**_: object) -> None:
+        if not said:
+            raise EndpointConnectionError(endpoint_url="https://nobody.example")
+        raise ClientError({"Error": {"Code": said, "Message": "simulated"}}, "Describe")
+
+    provider._service.cloud.client.meta.events.register("before-call.rds", refuse)
+
+    (finding,) = provider.check(LATEST)
+
+    assert finding.code == "RB309"
+    assert said in finding.where
+    assert hint in finding.hints[0]
+    assert lab.aws.changing() == []
 
 
 @pytest.mark.parametrize(
