@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.command import JobRef, end_job, join, spawn, wait_for
+from fixtures.command import JobRef, end_job, join, run, spawn, wait_for
 from fixtures.drill.neon_simulator.owner import OWNER
 from fixtures.errors import ConfigError, DatabaseError, ProviderError, UnsupportedError
 from fixtures.evidence import Secret
@@ -527,6 +527,37 @@ def test_production_that_is_down_does_not_stop_a_restore(
     own.discard(restored.ref)
     with pytest.raises(DatabaseError), connect(restored.ref.endpoint):
         pass
+
+
+def test_a_branch_is_fenced_by_disabling_its_compute(neon: NeonWorld, tmp_path: Path) -> None:
+    """Once or twice, what ran is gone and cannot be started; without branch or key nothing is claimed."""
+    branch = neon.create("to be fenced")
+    place = neon.endpoint(branch["id"])
+    assert answers(place)
+    key = tmp_path / "key"
+    key.write_text(f"{TOKEN}\n")
+    fence = [
+        sys.executable, "-m", "fixtures.providers.neon.fence", f"--project={neon.address.project_id}",
+        f"--base-url={neon.address.url}",
+    ]  # fmt: skip
+
+    for _ in range(2):
+        said = run([*fence, "--branch=to be fenced", f"--api-key-file={key}"], timeout_s=120, cwd=ROOT)
+        assert said.stdout.endswith("of branch to be fenced is disabled and does not run\n")
+    elsewhere = run([*fence, "--branch=main2", f"--api-key-file={key}"], timeout_s=120, cwd=ROOT, check=False)
+    keyless = run([*fence, "--branch=main", f"--api-key-file={key}2"], timeout_s=120, cwd=ROOT, check=False)
+
+    assert not answers(place)
+    compute = neon.call("GET", f"/branches/{branch['id']}/endpoints", status=200)["endpoints"][0]
+    refused = in_place(neon, "p4", branch=branch["id"]).check(Target(kind=TargetKind.LATEST))
+    assert ["is disabled" in each.fact for each in refused] == [True]
+    assert provider(neon, "p4", branch=branch["id"]).check(Target(kind=TargetKind.LATEST)) == []
+    assert (compute["disabled"], compute["current_state"]) == (True, "idle")
+    neon.call("POST", f"/endpoints/{compute['id']}/start", status=422)
+    assert elsewhere.returncode != 0
+    assert "RB309 main2 names 0 branches" in elsewhere.stderr
+    assert keyless.returncode != 0
+    assert answers(neon.endpoint(neon.address.branch_id))
 
 
 @pytest.mark.parametrize(

@@ -8,24 +8,27 @@ from fixtures.drill.archiving import ARCHIVING
 from fixtures.drill.neon_simulator.description import OBTAINED
 from fixtures.settings.whole import SERVICES
 from tests.missing import missing
-from tests.runbook.endings import check_served
+from tests.runbook.endings import check_dead, check_served
 
 #: basebackup: every other drill's; neon-in-place: test_drill_neon.py takes it through a kill, too
 ELSEWHERE = {"basebackup", "neon-in-place"}
 
 
+@pytest.mark.parametrize("disaster", ["drop", "down"])
 @pytest.mark.parametrize("way", sorted(set(ARCHIVING) - ELSEWHERE))
-def test_the_drill_restores_through(way, checkout):
-    """The same runbook, with production backed up for another provider, and served into its new place."""
+def test_the_drill_restores_through(way, disaster, checkout):
+    """The same runbook, with production backed up for another provider, damaged or down, and served anew."""
     lacking = [tool for tool in ARCHIVING[way].tools if shutil.which(tool) is None]
     if lacking:
         missing(f"{', '.join(lacking)} for a drill through {way}")
     if way.startswith("neon") and not OBTAINED.is_file():
         missing("the API description of Neon (make neon-api)")
-    session = checkout.run("--drill", f"--provider={way}", "--disaster=drop", "--seed=7")
+    session = checkout.run("--drill", f"--provider={way}", f"--disaster={disaster}", "--seed=7")
 
     assert session.code == 0, session.output[-3000:]
     check_served(checkout)
+    if disaster == "down":
+        check_dead(checkout, session)
     assert checkout.summary()["provider"] == ARCHIVING[way].provider
     ready = {
         check["id"]: check for each in checkout.state().evidence["s00.ready"] for check in each["checks"]

@@ -185,6 +185,20 @@ def test_a_service_protects_its_copy_without_folders(write, provider, place):
     assert (place in settings.protection) if place else settings.protection == ""
 
 
+@pytest.mark.parametrize(("state", "said"), [("down", "in_place needs"), ("damaged", "")])
+def test_a_fenced_neon_branch_gives_its_host_to_nobody(write, state, said):
+    """Its fence disables the compute that in_place would lead to the copy."""
+    neon = 'name = "neon"\n[provider.neon]\napi_key_env = "K"\nproject = "p"\nbranch = "b"\nin_place = true'
+    text = COMPLETE.replace('name = "basebackup"', neon).replace(
+        "[production]\n", f'[production]\nstate = "{state}"\n'
+    )
+    if not said:
+        assert load_config(write(text)).settings.production.state == state
+        return
+    with pytest.raises(ConfigError, match=said):
+        load_config(write(text))
+
+
 @pytest.mark.parametrize(
     ("place", "endpoint", "said"),
     [
