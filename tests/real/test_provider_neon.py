@@ -758,6 +758,19 @@ def test_a_snapshot_is_finalized_in_productions_place(neon: NeonWorld) -> None:
             in_place(neon, "p3").isolate(restored.ref)
         assert not named(neon, "main")[0]["protected"]
 
+    # a process that dies right after it asked: the exchange shows only with its end
+    neon.own(
+        "POST",
+        "/faults",
+        json={"status": 403, "method": "POST", "path": "/finalize_restore$", "after": True},
+    )
+    with pytest.raises(ProviderError, match="may not do this"):
+        admit()
+    moved = access.production_now("p3")
+    assert moved is not None
+    assert moved.port != neon.server.port
+    with connect(moved.on(DATABASE)) as session:
+        assert session.value("SELECT count(*) FROM public.t WHERE id IN (421, 422)") == 2
     service = admit()
 
     assert service.port == neon.server.port

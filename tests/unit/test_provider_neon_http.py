@@ -10,7 +10,8 @@ from fixtures.errors import ProviderError
 from fixtures.evidence import Secret
 from fixtures.providers.neon import http as neon_http
 from fixtures.providers.neon import operations as neon_operations
-from fixtures.providers.neon.http import SILENT, AbsentError, Bounds, Http
+from fixtures.providers.neon.api import Api
+from fixtures.providers.neon.http import SILENT, AbsentError, Bounds, Http, UnfitError
 from fixtures.providers.neon.models import Operation, OperationsAnswer, ProjectAnswer, UriAnswer
 from fixtures.providers.neon.operations import Operations
 
@@ -267,3 +268,26 @@ def test_an_operation_is_waited_for_to_its_last_state(ended, monkeypatch):
     assert error.value.code == "RB310"
     assert f"create_branch is {ended}: out of luck" in error.value.fact
     assert "op-1" in error.value.where
+
+
+@pytest.mark.parametrize("taken", [True, False], ids=["done meanwhile", "refused"])
+def test_a_finalized_restore_whose_answer_was_lost_is_told_from_a_refused_one(taken):
+    """Its effect shows with its end: sent a second time, it is refused because the first one was carried out."""
+    main = {
+        "id": "br-1", "name": "main", "current_state": "ready", "created_at": "2026-01-01T00:00:00Z",
+        "default": True, "protected": False,
+    }  # fmt: skip
+    branches = httpx.Response(200, json={"branches": []})
+    kept = httpx.Response(200, json={"branches": [{**main, "name": "kept"}] if taken else []})
+    script = [
+        httpx.ReadTimeout("lost"), branches, refused(422, "it is finalized"), kept,
+        httpx.Response(200, json={"branch": main}), httpx.Response(200, json={"operations": []}),
+        httpx.Response(200, json={"branch": main}),
+    ]  # fmt: skip
+    api = Api(client(script, looks=1), "p", timeout_s=10)
+
+    if taken:
+        assert api.finalize("br-1", old_name="kept", watch=len).name == "main"
+        return
+    with pytest.raises(UnfitError, match="it is finalized"):
+        api.finalize("br-1", old_name="kept", watch=len)
