@@ -1,9 +1,9 @@
 """
 A simulator of RDS and Aurora: moto for the calls, two real PostgreSQL servers for what answers, no AWS.
 
-moto takes the calls and gets wrong what matters: a copy has production's groups whatever was sent, any time is
-restored, endpoints lead nowhere. So what was sent is recorded and put into the answers, and the addresses lead
-to a real production and to a real copy of it. It proves shapes of requests and answers, not AWS's restores.
+In this process, where a test watches every call and arms what goes wrong; what moto gets wrong is known to the
+drill's simulator, whose copies are real recoveries (fixtures/drill/rds_simulator). Here the addresses lead to
+one production and one copy of it: it proves shapes of requests and answers, not AWS's restores.
 """
 
 import copy as copying
@@ -17,13 +17,20 @@ import boto3
 from botocore.awsrequest import AWSResponse
 from moto import mock_aws
 
+from fixtures.drill.rds_simulator.moto_account import (
+    GROUPS,
+    QUOTAS,
+    REGION,
+    as_sent,
+    lay_out_instance,
+    quotas,
+)
 from fixtures.postgres.server import Server
 from fixtures.providers.rds.backend import Managed
 
-REGION = "eu-central-1"
 SOURCE = "stampcard"
-#: security groups a person would have made beside production
-GROUPS = {"production": "sg-0aaaaaaaaaaaaaaaa", "isolation": "sg-0bbbbbbbbbbbbbbbb"}
+#: of an answer, what moto gets wrong on instances and clusters alike
+PUT_RIGHT = ("VpcSecurityGroups", "DeletionProtection")
 CHANGING = ("Restore", "Create", "Modify", "Delete", "Reboot", "Add", "Remove")
 
 
@@ -47,13 +54,7 @@ class SimulatedAws:
     sent: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     lag_s: float = 0.0
     answers: dict[str, Callable[[dict[str, Any]], None]] = field(default_factory=dict)
-    quotas: dict[str, tuple[int, int]] = field(
-        default_factory=lambda: {
-            "DBInstances": (2, 40),
-            "AllocatedStorage": (100, 100_000),
-            "DBClusters": (1, 40),
-        }
-    )
+    quotas: dict[str, tuple[int, int]] = field(default_factory=lambda: dict(QUOTAS))
 
     def watch(self, provider: Managed) -> None:
         """Record what a provider sends, and put right what moto answers wrongly."""
@@ -76,11 +77,7 @@ class SimulatedAws:
 
     def _quotas(self, **_: Any) -> tuple[AWSResponse, dict[str, Any]]:
         """Answer what moto does not."""
-        quotas = [
-            {"AccountQuotaName": name, "Used": used, "Max": most}
-            for name, (used, most) in self.quotas.items()
-        ]
-        return AWSResponse("", 200, {}, None), {"AccountQuotas": quotas}
+        return AWSResponse("", 200, {}, None), quotas(self.quotas)
 
     def _answer(self, parsed: dict[str, Any], model: Any, **_: Any) -> None:
         for each in parsed.get("DBInstances") or ():
@@ -108,13 +105,8 @@ class SimulatedAws:
                 if each[key] in {sent.get(key), sent.get("TargetDBInstanceIdentifier")} and sent.get(
                     "VpcSecurityGroupIds"
                 ):
-                    each["VpcSecurityGroups"] = [
-                        {"VpcSecurityGroupId": group, "Status": "active"}
-                        for group in sent["VpcSecurityGroupIds"]
-                    ]
-                    each["DeletionProtection"] = sent.get(
-                        "DeletionProtection", each.get("DeletionProtection")
-                    )
+                    right = as_sent(sent)
+                    each.update((name, right[name]) for name in PUT_RIGHT if name in right)
 
     def restart(self) -> None:
         """Restart the copy's server, as a reboot does."""
@@ -127,23 +119,7 @@ def simulated(production: Server, copy: Server) -> Iterator[SimulatedAws]:
     """Make the account: production as an instance and as a cluster, groups, a snapshot."""
     with mock_aws():
         rds = boto3.client("rds", region_name=REGION)
-        rds.create_db_parameter_group(
-            DBParameterGroupName="stampcard18",
-            DBParameterGroupFamily="postgres18",
-            Description="production's",
-        )
-        rds.create_option_group(
-            OptionGroupName="stampcard-options", EngineName="postgres", MajorEngineVersion="13",
-            OptionGroupDescription="production's",
-        )  # fmt: skip
-        rds.create_db_instance(
-            DBInstanceIdentifier=SOURCE, Engine="postgres", DBInstanceClass="db.r6g.large", AllocatedStorage=100,
-            MasterUsername="postgres", MasterUserPassword="simulated", BackupRetentionPeriod=7, MultiAZ=True,
-            DBParameterGroupName="stampcard18", OptionGroupName="stampcard-options",
-            VpcSecurityGroupIds=[GROUPS["production"]], StorageType="gp3",
-            DeletionProtection=True, CopyTagsToSnapshot=True, Port=5432, PubliclyAccessible=False,
-            Tags=[{"Key": "team", "Value": "stamps"}], EnableCloudwatchLogsExports=["postgresql"],
-        )  # fmt: skip
+        lay_out_instance(rds, SOURCE)
         rds.create_db_snapshot(DBSnapshotIdentifier="nightly", DBInstanceIdentifier=SOURCE)
         rds.create_db_cluster_parameter_group(
             DBClusterParameterGroupName="stampcard-cluster", DBParameterGroupFamily="aurora-postgresql17",

@@ -11,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from fixtures.command import run
+from fixtures.drill.rds_simulator.moto_account import REGION
 from fixtures.errors import ConfigError, ProviderError, UnsupportedError
 from fixtures.evidence import redact
 from fixtures.postgres.lsn import Lsn
@@ -22,7 +23,7 @@ from fixtures.providers.base import Cluster, RestoredInstance, Site, Target, Tar
 from fixtures.providers.rds.backend import Aurora, Managed, Rds
 from fixtures.providers.rds.values import ADMITTED_TAG, RUN_TAG
 from fixtures.settings import AuroraProvider, RdsProvider
-from tests.real.rds_simulator import REGION, SOURCE, SimulatedAws, simulated
+from tests.real.rds_simulator import SOURCE, SimulatedAws, simulated
 
 PASSWORD = "master-of-the-simulated"
 RUN = "20261128T040000Z-ab12"

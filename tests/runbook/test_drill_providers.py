@@ -36,7 +36,7 @@ def test_the_drill_restores_through(way, disaster, checkout):
     # a service keeps the log and the copies itself: nothing of this machine's was asked for them
     service = ARCHIVING[way].provider in SERVICES
     assert ("base backup(s)" in ready["backups"]["actual"]) != service
-    assert ("the project's own history from " in ready["backups"]["actual"]) == service
+    assert (f"{SERVICES.get(ARCHIVING[way].provider)} from " in ready["backups"]["actual"]) == service
     spaces = {ready["space_for_the_restore"]["verdict"], ready["space_for_the_safety_copy"]["verdict"]}
     assert spaces == {"not-applicable" if service else "pass"}
     told = ARCHIVING[way].simulated

@@ -1,0 +1,219 @@
+"""The simulator of RDS: real recoveries behind simulated calls, both held to the vendor's description."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from fixtures.command import end_job, wait_for
+from fixtures.drill.rds_simulator.description import Description, MissError, RefusedError
+from fixtures.drill.rds_simulator.master import CUSTOMER, MASTER
+from fixtures.drill.rds_simulator.moto_account import GROUPS, REGION
+from fixtures.drill.rds_simulator.setup import Address, Setup, start_simulator, wait_listening
+from fixtures.evidence import Secret
+from fixtures.postgres.server import Server
+from fixtures.postgres.session import Endpoint, connect
+from tests.real.forked_world import FORKS, production_of
+
+KEY, SECRET, PASSWORD = "DRILLKEY", "the-drills-own-secret", "master's password"
+DATABASE, SOURCE = "stampcard", "stampcard"
+BOUND_S = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class RdsWorld:
+    """A production and the simulator in front of it."""
+
+    server: Server
+    address: Address
+    rds: Any
+
+    def shown(self, name: str) -> dict[str, Any]:
+        """Ask for an instance."""
+        return self.rds.describe_db_instances(DBInstanceIdentifier=name)["DBInstances"][0]
+
+    def wait(self, name: str, status: str = "available") -> dict[str, Any]:
+        """Wait for a status."""
+        wait_for(
+            lambda: self.shown(name)["DBInstanceStatus"] == status, timeout_s=BOUND_S, what=f"{name} {status}"
+        )
+        return self.shown(name)
+
+    def rows(self, shown: dict[str, Any]) -> list[int]:
+        """Read an instance's rows as its master user."""
+        where = shown["Endpoint"]
+        endpoint = Endpoint(
+            where["Address"], where["Port"], shown["MasterUsername"], DATABASE, Secret(PASSWORD)
+        )
+        with connect(endpoint) as session:
+            return [row[0] for row in session.rows("SELECT id FROM public.t ORDER BY id")]
+
+    def insert(self, row: int) -> datetime:
+        """Commit a row on production; return the whole second behind it, which has passed."""
+        with connect(self.server.endpoint.on(DATABASE)) as session:
+            session.do("INSERT INTO public.t VALUES (%s)", (row,))
+        second = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
+        wait_for(lambda: datetime.now(UTC) > second, timeout_s=BOUND_S, what=f"it is {second}")
+        return second
+
+    def restorable(self, second: datetime) -> None:
+        """Wait until production can be restored to a moment."""
+        wait_for(
+            lambda: self.shown(SOURCE)["LatestRestorableTime"] >= second, timeout_s=BOUND_S, what=str(second)
+        )
+
+    def restore(self, name: str, **more: Any) -> dict[str, Any]:
+        """Restore production and wait for the copy."""
+        self.rds.restore_db_instance_to_point_in_time(
+            SourceDBInstanceIdentifier=SOURCE, TargetDBInstanceIdentifier=name,
+            **more or {"UseLatestRestorableTime": True},
+        )  # fmt: skip
+        return self.wait(name)
+
+    def misses(self) -> list[str]:
+        """Ask for answers that did not keep to the description."""
+        return httpx.get(self.address.own).json()["misses"]
+
+
+@pytest.fixture(scope="module")
+def world(public_dir: Path, binaries) -> Iterator[RdsWorld]:
+    """One account for all tests."""
+    with production_of(
+        public_dir, binaries, service="rds", customer=CUSTOMER, password=PASSWORD, database=DATABASE,
+        settings="archive_timeout = 2s",
+    ) as (home, server):  # fmt: skip
+        facts = Setup.facts(
+            server, base=home / "backups" / "base", archive=home / "archive", folder=home / FORKS
+        )
+        Setup(**facts, key=KEY, secret=SECRET, instance=SOURCE, master=MASTER).write(home / "setup.json")
+        simulator = start_simulator(home / "setup.json", home / "address.json", logs=home / "logs")
+        try:
+            address = wait_listening(simulator, home / "address.json")
+            yield RdsWorld(server=server, address=address, rds=client(address))
+        finally:
+            end_job(simulator)
+
+
+def client(address: Address, *, key: str = KEY, secret: str = SECRET) -> Any:
+    return boto3.client(
+        "rds", region_name=REGION, endpoint_url=address.url, aws_access_key_id=key, aws_secret_access_key=secret,
+        config=Config(retries={"total_max_attempts": 1}, proxies={}),
+    )  # fmt: skip
+
+
+def refused(call: Any, **sent: Any) -> str:
+    with pytest.raises(ClientError) as error:
+        call(**sent)
+    return error.value.response["Error"]["Code"]
+
+
+def test_a_copy_holds_what_was_committed_up_to_a_second_and_has_what_was_sent(world: RdsWorld) -> None:
+    """It is made in a while, answers at an address of its own, and moto's wrong answers do not come through."""
+    second = world.insert(1)
+    world.insert(2)
+    world.restorable(second)
+
+    begun = world.rds.restore_db_instance_to_point_in_time(
+        SourceDBInstanceIdentifier=SOURCE, TargetDBInstanceIdentifier="copy", RestoreTime=second,
+        VpcSecurityGroupIds=[GROUPS["isolation"]], Tags=[{"Key": "restore-runbook:run", "Value": "one"}],
+    )["DBInstance"]  # fmt: skip
+    shown = world.wait("copy")
+    source = world.shown(SOURCE)
+
+    assert begun["DBInstanceStatus"] == "creating"
+    assert "Endpoint" not in begun
+    assert world.rows(shown) == [1]
+    assert world.rows(source) == [1, 2]
+    assert [each["VpcSecurityGroupId"] for each in shown["VpcSecurityGroups"]] == [GROUPS["isolation"]]
+    assert (source["DeletionProtection"], shown["DeletionProtection"]) == (True, False)
+    assert shown["TagList"] == [{"Key": "restore-runbook:run", "Value": "one"}]
+    assert shown["DbiResourceId"] != source["DbiResourceId"]
+    assert shown["Endpoint"]["Port"] != source["Endpoint"]["Port"]
+    assert "ReadReplicaSourceDBInstanceIdentifier" not in shown
+    assert world.misses() == []
+
+
+def test_a_copy_is_changed_restarted_kept_and_deleted_over_time(world: RdsWorld) -> None:
+    """Every change has its status; a busy or protected one is refused; a last snapshot holds its rows."""
+    copy = {"DBInstanceIdentifier": "changed"}
+    world.restore("changed", UseLatestRestorableTime=True, DeletionProtection=True)
+
+    changed = world.rds.modify_db_instance(**copy, VpcSecurityGroupIds=[GROUPS["production"]])["DBInstance"]
+    assert [each["Status"] for each in changed["VpcSecurityGroups"]] == ["adding"]
+    world.wait("changed", "modifying")
+    assert refused(world.rds.reboot_db_instance, **copy) == "InvalidDBInstanceState"
+    assert [each["Status"] for each in world.wait("changed")["VpcSecurityGroups"]] == ["active"]
+
+    with connect(server_of(world, "changed")) as session:
+        before = session.value("SELECT pg_postmaster_start_time()")
+    assert world.rds.reboot_db_instance(**copy)["DBInstance"]["DBInstanceStatus"] == "rebooting"
+    world.wait("changed")
+    with connect(server_of(world, "changed")) as session:
+        assert session.value("SELECT pg_postmaster_start_time()") > before
+        session.do("INSERT INTO public.t VALUES (77)")
+
+    assert refused(world.rds.delete_db_instance, **copy, SkipFinalSnapshot=True) == (
+        "InvalidParameterCombination"
+    )
+    world.rds.modify_db_instance(**copy, DeletionProtection=False)
+    world.rds.delete_db_instance(**copy, FinalDBSnapshotIdentifier="last")
+    wait_for(lambda: gone(world, "changed"), timeout_s=BOUND_S, what="changed is deleted")
+
+    world.rds.restore_db_instance_from_db_snapshot(DBInstanceIdentifier="again", DBSnapshotIdentifier="last")
+    assert 77 in world.rows(world.wait("again"))
+    assert world.misses() == []
+
+
+def test_what_is_not_asked_as_described_is_refused(world: RdsWorld) -> None:
+    """Unsigned, signed by another, unknown to the description, outside the window, not simulated."""
+    nameless = world.rds.restore_db_instance_to_point_in_time
+    to = {"SourceDBInstanceIdentifier": SOURCE, "TargetDBInstanceIdentifier": "never"}
+    early = datetime.now(UTC) - timedelta(days=1)
+
+    assert "IncompleteSignature" in httpx.post(world.address.url, content="Action=DescribeDBInstances").text
+    assert refused(client(world.address, key="OTHER").describe_db_instances) == "InvalidClientTokenId"
+    assert refused(client(world.address, secret="other").describe_db_instances) == "SignatureDoesNotMatch"
+    assert refused(nameless, **to) == "InvalidParameterCombination"
+    assert refused(nameless, **to, RestoreTime=early) == "InvalidRestoreFault"
+    assert refused(world.rds.describe_db_engine_versions) == "InvalidAction"
+    assert refused(world.rds.describe_db_instances, DBInstanceIdentifier="never") == "DBInstanceNotFound"
+    assert world.misses() == []
+
+
+def test_both_sides_are_held_to_the_description() -> None:
+    """A parameter nobody described, a missing one, an unknown field and error of our own."""
+    description = Description()
+    version = f"Version={description.model.api_version}"
+    asked = description.read(f"Action=RebootDBInstance&{version}&DBInstanceIdentifier=copy")
+
+    assert asked.parameters == {"DBInstanceIdentifier": "copy"}
+    for body in ("", "&DBInstanceIdentifier=copy&Nobody=1"):
+        with pytest.raises(RefusedError, match="invented"):
+            description.read(f"Action=RebootDBInstance&{version}{body}")
+    assert "<DBInstanceStatus>rebooting" in description.write(
+        asked.model, {"DBInstance": {"DBInstanceStatus": "rebooting"}}
+    )
+    for answer in ({"DBInstance": {"Nobody": 1}}, {"DBInstance": {"AllocatedStorage": "much"}}):
+        with pytest.raises(MissError):
+            description.write(asked.model, answer)
+    with pytest.raises(MissError):
+        description.write_error(asked.model, RefusedError("InvalidRestoreFault", "not of this call"))
+
+
+def server_of(world: RdsWorld, name: str) -> Endpoint:
+    """Return the superuser's endpoint on a copy, which no client of the service has."""
+    return Endpoint(str(world.server.sockets), world.shown(name)["Endpoint"]["Port"], "postgres", DATABASE)
+
+
+def gone(world: RdsWorld, name: str) -> bool:
+    try:
+        return world.shown(name)["DBInstanceStatus"] != "deleting"
+    except ClientError:
+        return True
