@@ -125,6 +125,11 @@ def at(when: datetime, *, exclusive: bool = False) -> Target:
     return Target(kind=TargetKind.TIME, value=when.isoformat(), at=when, exclusive=exclusive)
 
 
+def whole(when: datetime) -> datetime:
+    """The whole second a time lies in."""
+    return when.replace(microsecond=0)
+
+
 def codes(provider: Managed, target: Target) -> list[str]:
     return [finding.code for finding in provider.check(target)]
 
@@ -138,7 +143,7 @@ def test_a_good_target_has_no_finding_and_nothing_is_changed_by_asking(lab: Lab)
     snapshot = Target(kind=TargetKind.SNAPSHOT, value="nightly")
 
     assert provider.window().latest is not None
-    for target in (LATEST, at(datetime.now(UTC) - timedelta(seconds=1)), snapshot):
+    for target in (LATEST, at(whole(datetime.now(UTC))), snapshot):
         assert provider.check(target, lock_lsn=Lsn(1)) == []
         provider.plan(target)
 
@@ -168,6 +173,23 @@ def test_a_target_aws_has_no_word_for_is_refused(lab: Lab) -> None:
         assert codes(provider, Target(kind=kind, value="0/1")) == ["RB108"]
         with pytest.raises(UnsupportedError):
             provider.plan(Target(kind=kind, value="0/1"))
+
+
+def test_a_part_of_a_second_is_refused_with_the_second_before_it(lab: Lab) -> None:
+    """AWS takes whole seconds: the rows between would be neither served nor counted as discarded."""
+    provider = lab.provider()
+    second = whole(datetime.now(UTC)) - timedelta(seconds=5)
+    before = second - timedelta(seconds=1)
+    half = second + timedelta(microseconds=500_000)
+
+    for target, nearest in (
+        (at(half), second), (at(half, exclusive=True), second), (at(second, exclusive=True), before),
+    ):  # fmt: skip
+        (found,) = provider.check(target)
+
+        assert found.code == "RB108"
+        assert found.nearest == at(nearest)
+    assert provider.check(at(second)) == []
 
 
 def test_times_outside_the_window_are_refused(lab: Lab) -> None:
