@@ -43,6 +43,8 @@ SNAPSHOTS = {
     "rds": ("DescribeDBSnapshots", "DBSnapshots", "DbiResourceId"),
     "aurora": ("DescribeDBClusterSnapshots", "DBClusterSnapshots", "DbClusterResourceId"),
 }
+#: looks after which an instance that is being deleted is gone
+LOOKS = 3
 DELETE = {"rds": "DeleteDBInstance", "aurora": "DeleteDBCluster"}
 
 
@@ -681,10 +683,14 @@ def test_a_discard_that_died_halfway_is_finished(lab: Lab) -> None:
     """A cluster whose instance is being deleted is still there; an instance that is being deleted is gone soon."""
     _, restored = lab.start()
 
+    looks = iter(range(LOOKS))
+
     def deleting(answer: dict) -> None:
         for each in answer["DBInstances"]:
             if each["DBInstanceIdentifier"].startswith(restored.ref.name):
                 each["DBInstanceStatus"] = "deleting"
+                if next(looks, None) is None:
+                    answer["DBInstances"] = []
 
     lab.aws.answers["DescribeDBInstances"] = deleting
     before = len(lab.aws.changing())
@@ -693,8 +699,29 @@ def test_a_discard_that_died_halfway_is_finished(lab: Lab) -> None:
         # moto refuses to delete a cluster with an instance, which AWS allows while that is being deleted
         lab.provider().discard(restored.ref)
 
+    assert lab.kind == "aurora" or next(looks, None) is None  # it waited until the instance was gone
     sent = [name for name in lab.aws.changing()[before:] if name.startswith("Delete")]
     assert set(sent) == (set() if lab.kind == "rds" else {"DeleteDBCluster"})
+
+
+def test_a_copy_that_is_not_gone_is_not_discarded(lab: Lab) -> None:
+    """Its rows are there until then: a stage drill must not say that they are not."""
+    provider, restored = lab.start()
+    key = "DBInstances" if lab.kind == "rds" else "DBClusters"
+
+    def deleting(answer: dict) -> None:
+        for each in answer[key]:
+            if each[f"{key[:-1]}Identifier"] == restored.ref.name:
+                each["DBInstanceStatus" if lab.kind == "rds" else "Status"] = "deleting"
+
+    lab.aws.answers[f"Describe{key}"] = deleting
+    provider._waiting = type(provider._waiting)(service=provider._service, timeout_s=0.2, look_s=0.05)
+
+    with pytest.raises(ProviderError) as error:
+        provider.discard(restored.ref)
+
+    assert error.value.code == "RB315"
+    assert "not deleted" in error.value.fact
 
 
 def test_a_served_copy_leaves_a_last_snapshot(lab: Lab) -> None:
