@@ -22,6 +22,7 @@ from fixtures.drill.rds_simulator.moto_account import (
     QUOTAS,
     REGION,
     as_sent,
+    lay_out_cluster,
     lay_out_instance,
     quotas,
 )
@@ -121,19 +122,6 @@ def simulated(production: Server, copy: Server) -> Iterator[SimulatedAws]:
         rds = boto3.client("rds", region_name=REGION)
         lay_out_instance(rds, SOURCE)
         rds.create_db_snapshot(DBSnapshotIdentifier="nightly", DBInstanceIdentifier=SOURCE)
-        rds.create_db_cluster_parameter_group(
-            DBClusterParameterGroupName="stampcard-cluster", DBParameterGroupFamily="aurora-postgresql17",
-            Description="production's",
-        )  # fmt: skip
-        rds.create_db_cluster(
-            DBClusterIdentifier=SOURCE, Engine="aurora-postgresql", MasterUsername="postgres",
-            MasterUserPassword="simulated", BackupRetentionPeriod=7, DeletionProtection=True,
-            VpcSecurityGroupIds=[GROUPS["production"]], DBClusterParameterGroupName="stampcard-cluster",
-            Tags=[{"Key": "team", "Value": "stamps"}],
-        )  # fmt: skip
-        rds.create_db_instance(
-            DBInstanceIdentifier=f"{SOURCE}-writer", DBClusterIdentifier=SOURCE, Engine="aurora-postgresql",
-            DBInstanceClass="db.r6g.xlarge",
-        )  # fmt: skip
+        lay_out_cluster(rds, SOURCE)
         rds.create_db_cluster_snapshot(DBClusterSnapshotIdentifier="nightly", DBClusterIdentifier=SOURCE)
         yield SimulatedAws(production=production, copy=copy, groups=GROUPS)

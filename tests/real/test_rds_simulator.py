@@ -1,6 +1,7 @@
-"""The simulator of RDS: real recoveries behind simulated calls, both held to the vendor's description."""
+"""The simulator of RDS and Aurora: real recoveries behind simulated calls, both held to the vendor's description."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from fixtures.drill.rds_simulator.description import Description, MissError, Ref
 from fixtures.drill.rds_simulator.master import CUSTOMER, MASTER
 from fixtures.drill.rds_simulator.moto_account import GROUPS, REGION
 from fixtures.drill.rds_simulator.setup import Address, Setup, start_simulator, wait_listening
+from fixtures.errors import DatabaseError
 from fixtures.evidence import Secret
 from fixtures.postgres.server import Server
 from fixtures.postgres.session import Endpoint, connect
@@ -31,6 +33,7 @@ BOUND_S = 120
 class RdsWorld:
     """A production and the simulator in front of it."""
 
+    home: Path
     server: Server
     address: Address
     rds: Any
@@ -85,20 +88,28 @@ class RdsWorld:
 @pytest.fixture(scope="module")
 def world(public_dir: Path, binaries) -> Iterator[RdsWorld]:
     """One account for all tests."""
-    with production_of(
-        public_dir, binaries, service="rds", customer=CUSTOMER, password=PASSWORD, database=DATABASE,
-        settings="archive_timeout = 2s",
-    ) as (home, server):  # fmt: skip
-        facts = Setup.facts(
-            server, base=home / "backups" / "base", archive=home / "archive", folder=home / FORKS
-        )
-        Setup(**facts, key=KEY, secret=SECRET, instance=SOURCE, master=MASTER).write(home / "setup.json")
-        simulator = start_simulator(home / "setup.json", home / "address.json", logs=home / "logs")
-        try:
-            address = wait_listening(simulator, home / "address.json")
-            yield RdsWorld(server=server, address=address, rds=client(address))
-        finally:
-            end_job(simulator)
+    with (
+        production_of(
+            public_dir, binaries, service="rds", customer=CUSTOMER, password=PASSWORD, database=DATABASE,
+            settings="archive_timeout = 2s",
+        ) as (home, server),
+        simulator(home, server, clustered=False) as address,
+    ):  # fmt: skip
+        yield RdsWorld(home=home, server=server, address=address, rds=client(address))
+
+
+@contextmanager
+def simulator(home: Path, server: Server, *, clustered: bool) -> Iterator[Address]:
+    """Start one over a production."""
+    facts = Setup.facts(server, base=home / "backups" / "base", archive=home / "archive", folder=home / FORKS)
+    files = [home / f"{name}-{clustered}.json" for name in ("setup", "address")]
+    setup = Setup(**facts, key=KEY, secret=SECRET, identifier=SOURCE, master=MASTER, clustered=clustered)
+    setup.write(files[0])
+    job = start_simulator(*files, logs=home / f"logs-{clustered}")
+    try:
+        yield wait_listening(job, files[1])
+    finally:
+        end_job(job)
 
 
 def client(address: Address, *, key: str = KEY, secret: str = SECRET) -> Any:
@@ -171,6 +182,55 @@ def test_a_copy_is_changed_restarted_kept_and_deleted_over_time(world: RdsWorld)
     assert world.misses() == []
 
 
+def test_a_cluster_holds_its_rows_and_answers_by_its_writer(world: RdsWorld) -> None:
+    """A restore makes the storage alone; deleting needs its instance on the way out, and no protection."""
+    copy = {"DBClusterIdentifier": "copy-cluster"}
+    with simulator(world.home, world.server, clustered=True) as address:
+        aurora = RdsWorld(home=world.home, server=world.server, address=address, rds=client(address))
+        second = aurora.insert(11)
+
+        def cluster() -> dict[str, Any]:
+            return aurora.rds.describe_db_clusters(**copy)["DBClusters"][0]
+
+        def archived() -> bool:
+            source = aurora.rds.describe_db_clusters(DBClusterIdentifier=SOURCE)["DBClusters"][0]
+            return source["LatestRestorableTime"] >= second
+
+        wait_for(archived, timeout_s=BOUND_S, what=f"{second} is restorable")
+        begun = aurora.rds.restore_db_cluster_to_point_in_time(
+            **copy, SourceDBClusterIdentifier=SOURCE, RestoreToTime=second, DeletionProtection=True,
+            VpcSecurityGroupIds=[GROUPS["isolation"]],
+        )["DBCluster"]  # fmt: skip
+        assert begun["Status"] == "creating"
+        wait_for(lambda: cluster()["Status"] == "available", timeout_s=BOUND_S, what="the cluster is there")
+        assert cluster()["DBClusterMembers"] == []
+        shown = {
+            "Endpoint": {"Address": cluster()["Endpoint"], "Port": cluster()["Port"]},
+            "MasterUsername": MASTER,
+        }
+        with pytest.raises(DatabaseError):
+            aurora.rows(shown)
+
+        writer = {"DBInstanceIdentifier": "copy-cluster-1"}
+        aurora.rds.create_db_instance(
+            **writer, **copy, Engine="aurora-postgresql", DBInstanceClass="db.r6g.large"
+        )
+        aurora.wait("copy-cluster-1")
+        assert 11 in aurora.rows(shown)
+        aurora.rds.reboot_db_instance(**writer)
+        aurora.wait("copy-cluster-1")
+        assert 11 in aurora.rows(shown)
+
+        delete = {**copy, "SkipFinalSnapshot": True}
+        assert refused(aurora.rds.delete_db_cluster, **delete) == "InvalidDBClusterStateFault"
+        aurora.rds.delete_db_instance(**writer, SkipFinalSnapshot=True)
+        assert refused(aurora.rds.delete_db_cluster, **delete) == "InvalidParameterCombination"
+        aurora.rds.modify_db_cluster(**copy, DeletionProtection=False)
+        aurora.rds.delete_db_cluster(**delete)
+        wait_for(lambda: refused_there(cluster), timeout_s=BOUND_S, what="the cluster is deleted")
+        assert aurora.misses() == []
+
+
 def test_what_is_not_asked_as_described_is_refused(world: RdsWorld) -> None:
     """Unsigned, signed by another, unknown to the description, outside the window, not simulated."""
     nameless = world.rds.restore_db_instance_to_point_in_time
@@ -210,6 +270,15 @@ def test_both_sides_are_held_to_the_description() -> None:
 def server_of(world: RdsWorld, name: str) -> Endpoint:
     """Return the superuser's endpoint on a copy, which no client of the service has."""
     return Endpoint(str(world.server.sockets), world.shown(name)["Endpoint"]["Port"], "postgres", DATABASE)
+
+
+def refused_there(ask: Any) -> bool:
+    """Whether what is asked for is there no more."""
+    try:
+        ask()
+    except ClientError as error:
+        return error.response["Error"]["Code"] == "DBClusterNotFoundFault"
+    return False
 
 
 def gone(world: RdsWorld, name: str) -> bool:
