@@ -34,7 +34,6 @@ from fixtures.providers.dump.record import parse_record
 from fixtures.providers.dump.sets import DumpSet
 from fixtures.providers.local.instance import Instance
 from fixtures.settings import Database, DumpProvider, Heartbeat, ObjectUrl, S3Access
-from tests.limits import small_files
 from tests.real.dump_lab import take_set
 from tests.real.s3_server import BUCKET, KEY, READER, READER_SECRET, S3, SECRET, s3_server
 from tests.real.session_tokens import Issued, SessionTokens, session_tokens
@@ -105,6 +104,7 @@ class Shop:
         location: Path | ObjectUrl | None = None,
         *,
         s3: S3Access | None = None,
+        binaries: Binaries | None = None,
         **cluster: object,
     ) -> DumpSets:
         """Return a provider for a run of its own."""
@@ -116,8 +116,8 @@ class Shop:
         self.server.binaries.own(sockets)
         site = Site(
             run_id=run_id, directory=self.home / "restored", host="127.0.0.1", port=free_port(), sockets=sockets,
-            logs=self.home / "logs" / run_id, binaries=self.server.binaries, cluster=Cluster(**facts), timeout_s=120,
-            databases=NAMES,
+            logs=self.home / "logs" / run_id, binaries=binaries or self.server.binaries, cluster=Cluster(**facts),
+            timeout_s=120, databases=NAMES,
         )  # fmt: skip
         return DumpSets(DumpProvider(location=location or self.sets, jobs=2, s3=s3 or S3Access()), site)
 
@@ -470,10 +470,43 @@ def test_tablespaces_are_refused(shop: Shop) -> None:
     assert failure(shop, place, "spaces").code == "RB108"
 
 
-def test_a_full_disk_is_named(shop: Shop) -> None:
-    """Whoever meets it first."""
-    with small_files(512 * 1024):
-        assert failure(shop, shop.sets, "full").code == "RB308"
+#: pg_restore that finds the disk full for the server it fills, while a file is there
+FULL = """#!/bin/sh
+case "$*" in *--create*)
+    if test -e '{home}/full'; then {become} prlimit --pid "$(head -n 1 '{data}/postmaster.pid')" --fsize=300000: || exit 9; fi ;;
+esac
+exec '{real}' "$@"
+"""
+
+
+def test_a_disk_that_fills_while_it_is_restored_is_named_and_can_be_freed(shop: Shop) -> None:
+    """The client only hears that the connection is gone, or what could not be extended; with room, it is redone."""
+    programs, binaries = shop.home / "programs", shop.server.binaries
+    programs.mkdir(mode=0o755)
+    for program in binaries.bin_dir.iterdir():
+        if program.name != "pg_restore":
+            (programs / program.name).symlink_to(program)
+    provider = shop.provider("full", binaries=replace(binaries, bin_dir=programs))
+    plan = provider.plan(LATEST)
+    limited = programs / "pg_restore"
+    partial = Path(plan.instance.name).with_name("data.partial")
+    owner = binaries.owner()
+    become = f"setpriv --reuid={owner[0]} --regid={owner[1]} --clear-groups" if owner else ""
+    real = binaries.tool("pg_restore")
+    limited.write_text(FULL.format(home=shop.home, become=become, data=partial, real=real))
+    limited.chmod(0o755)
+    (shop.home / "full").touch()
+    try:
+        with pytest.raises(ProviderError) as error:
+            provider.start(plan, quiet)
+        assert (error.value.code, error.value.where) == ("RB308", str(partial))
+        assert error.value.hints == (f"free space in {shop.home}/restored, then --resume",)
+
+        (shop.home / "full").unlink()
+        with connect(provider.start(plan, quiet).ref.endpoint.on("ledger")) as session:
+            assert session.value("SELECT count(*) FROM public.entries") == 3000
+    finally:
+        provider.discard(plan.instance)
 
 
 def test_a_killed_restore_is_redone(shop: Shop) -> None:
