@@ -221,39 +221,6 @@ def test_times_are_the_backups_own(world: World) -> None:
         assert lab.s3.change("PUT", ended, kept)
 
 
-def test_chains_and_packed_backups_come_from_objects_too(world: World) -> None:
-    """A full backup packed as tar, and an incremental one on it: fetched, unpacked, combined, proven."""
-    lab = lab_of(world)
-    with connect(world.server.endpoint) as session:
-        session.do("ALTER SYSTEM SET summarize_wal = on")
-        session.do("SELECT pg_reload_conf()")
-        kept = lab.take("tar", "-F", "tar")
-        lab.take("inc", "--incremental", kept).unlink()
-        session.do(
-            "SELECT pg_logical_emit_message(false, 'rrb', 'a segment with nothing in it is not switched')"
-        )
-        last = session.value("SELECT pg_walfile_name(pg_current_wal_lsn())")
-        session.do("SELECT pg_switch_wal()")
-        wait_for(
-            lambda: session.value("SELECT last_archived_wal FROM pg_stat_archiver") >= last,
-            timeout_s=60, what="the archiver is done",
-        )  # fmt: skip
-    provider = world.provider("chain")
-    target = Target(kind=TargetKind.SNAPSHOT, value="inc")
-    assert [each.id for each in provider.window().base_backups] == ["full", "tar", "inc"]
-    assert provider.check(target) == []
-    plan = provider.plan(target)
-    assert plan.commands[0].startswith("pg_combinebackup s3://")
-    try:
-        restored = provider.start(plan, quiet)
-
-        assert restored.backup_id == "inc"
-        assert rows(restored.ref) == [100]
-        assert not (instance_folder(plan.instance) / "backup.partial").exists()
-    finally:
-        provider.discard(plan.instance)
-
-
 def test_a_new_prefix_protects_the_copy(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its segment reads back, its backup is proven, both restore on the new timeline; no secret in a setting."""
     lab = lab_of(world)
@@ -403,6 +370,39 @@ def test_a_backup_counts_only_when_all_of_it_is_proven(
 
     assert [each.id for each in read._store.backups()] == [name]
     assert name not in {"after-proof", "after-proof-2", "after-proof-3", "after-proof-4"}
+
+
+def test_chains_and_packed_backups_come_from_objects_too(world: World) -> None:
+    """A full backup packed as tar, and an incremental one on it: fetched, unpacked, combined, proven."""
+    lab = lab_of(world)
+    with connect(world.server.endpoint) as session:
+        session.do("ALTER SYSTEM SET summarize_wal = on")
+        session.do("SELECT pg_reload_conf()")
+        kept = lab.take("tar", "-F", "tar")
+        lab.take("inc", "--incremental", kept).unlink()
+        session.do(
+            "SELECT pg_logical_emit_message(false, 'rrb', 'a segment with nothing in it is not switched')"
+        )
+        last = session.value("SELECT pg_walfile_name(pg_current_wal_lsn())")
+        session.do("SELECT pg_switch_wal()")
+        wait_for(
+            lambda: session.value("SELECT last_archived_wal FROM pg_stat_archiver") >= last,
+            timeout_s=60, what="the archiver is done",
+        )  # fmt: skip
+    provider = world.provider("chain")
+    target = Target(kind=TargetKind.SNAPSHOT, value="inc")
+    assert [each.id for each in provider.window().base_backups] == ["full", "tar", "inc"]
+    assert provider.check(target) == []
+    plan = provider.plan(target)
+    assert plan.commands[0].startswith("pg_combinebackup s3://")
+    try:
+        restored = provider.start(plan, quiet)
+
+        assert restored.backup_id == "inc"
+        assert rows(restored.ref) == [100]
+        assert not (instance_folder(plan.instance) / "backup.partial").exists()
+    finally:
+        provider.discard(plan.instance)
 
 
 def instance_folder(ref: InstanceRef) -> Path:
