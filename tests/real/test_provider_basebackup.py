@@ -1,17 +1,22 @@
 """What only the provider `basebackup` has: folders that are missing or packed, and files it reads beforehand."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fixtures.command import wait_for
-from fixtures.errors import ProviderError
+from fixtures.command import run, wait_for
+from fixtures.errors import ProviderError, UnsupportedError
 from fixtures.postgres.binaries import Binaries
 from fixtures.postgres.lsn import SEGMENT_NAME
 from fixtures.postgres.session import connect
-from fixtures.providers.base import Target, TargetKind
+from fixtures.production.capture import capture
+from fixtures.providers.base import InstanceRef, Target, TargetKind
+from fixtures.providers.basebackup.backend import BaseBackupDirectory
+from fixtures.providers.basebackup.store import BaseBackupStore
 from fixtures.providers.local.backend import LocalProvider
+from fixtures.settings import BaseBackupProvider, NewS3, ObjectPlace, ObjectUrl
 from tests.real.restore_labs import BaseBackupLab
 from tests.real.restore_world import World, production
 
@@ -87,18 +92,21 @@ def test_a_partial_segment_is_replayed_where_no_finished_one_is(world: World) ->
         provider.discard(plan.instance)
 
 
-def test_a_tablespace_made_since_the_backup_never_leads_into_productions(world: World) -> None:
-    """The log names production's own folder: on the same machine a replay would write into it."""
+@pytest.fixture(scope="module")
+def space(world: World) -> Path:
+    """A folder that is a tablespace of production's, made since its first base backup."""
     folder = world.home / "space"
     folder.mkdir()
     world.server.binaries.own(folder)
     with connect(world.server.endpoint) as session:
         session.do(f"CREATE TABLESPACE outside LOCATION '{folder}'")
         session.do(
-            "CREATE TABLE public.kept TABLESPACE outside AS SELECT id FROM generate_series(1, 9000) id"
+            "CREATE TABLE public.kept WITH (autovacuum_enabled = off) TABLESPACE outside"
+            " AS SELECT id FROM generate_series(1, 9000) id"
         )
         session.do("SELECT pg_create_restore_point('made')")
         session.do("DELETE FROM public.kept WHERE id > 10")
+        session.do("VACUUM (FREEZE) public.kept")  # production writes nothing there by itself from here on
         session.do("CHECKPOINT")
         last = session.value("SELECT pg_walfile_name(pg_current_wal_lsn())")
         session.do("SELECT pg_switch_wal()")
@@ -106,9 +114,25 @@ def test_a_tablespace_made_since_the_backup_never_leads_into_productions(world: 
             lambda: session.value("SELECT last_archived_wal FROM pg_stat_archiver") >= last,
             timeout_s=60, what="the archiver is done",
         )  # fmt: skip
-    before = {
-        path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()
-    }
+    return folder
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return what each file below a folder holds, as a sum."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def kept(ref: InstanceRef) -> tuple[int, str]:
+    """Return the rows in the tablespace, and where that is."""
+    with connect(ref.endpoint) as session:
+        location = "SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'outside'"
+        return session.value("SELECT count(*) FROM public.kept"), session.value(location)
+
+
+def test_a_tablespace_made_since_the_backup_never_leads_into_productions(world: World, space: Path) -> None:
+    """The log names production's own folder: on the same machine a replay would write into it."""
+    before = contents(space)
     provider = world.provider("spaces")
     plan = provider.plan(Target(kind=TargetKind.NAME, value="made"))
     try:
@@ -117,9 +141,112 @@ def test_a_tablespace_made_since_the_backup_never_leads_into_productions(world: 
     finally:
         provider.discard(plan.instance)
 
-    after = {
-        path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()
-    }
-    assert after == before
+    assert contents(space) == before
     assert error.value.code == "RB108"
     assert 'symbolic link "pg_tblspc/' in error.value.fact
+
+
+def test_tablespaces_are_restored_into_the_runs_own_folder(world: World, space: Path) -> None:
+    """A plain and a packed backup at once: neither meets the other or production; commissioned, and gone."""
+    lab = world.lab
+    assert isinstance(lab, BaseBackupLab)
+    for name, words in (("plain", ["-T", f"{space}={lab.place / 'mapped'}"]), ("packed", ["-F", "tar"])):
+        run(
+            [
+                world.server.binaries.tool("pg_basebackup"), "-h", world.server.sockets, "-p",
+                str(world.server.port), "-U", "postgres", "-D", lab.base_backups / name, "-c", "fast", "-X",
+                "none", *words,
+            ],
+            timeout_s=60, user=world.server.binaries.user,
+        )  # fmt: skip
+    before, refs = contents(space), []
+    providers = {name: world.provider(f"spaces-{name}") for name in ("plain", "packed")}
+    try:
+        for name, provider in providers.items():
+            target = Target(kind=TargetKind.SNAPSHOT, value=name)
+            assert provider.check(target) == []
+            plan = provider.plan(target)
+            refs.append(plan.instance)
+            provider.promote(provider.start(plan, lambda _: None).ref)
+            with connect(plan.instance.endpoint) as session:
+                session.do("SET default_transaction_read_only = off")
+                session.do("INSERT INTO public.kept SELECT 0 FROM generate_series(1, %s)", (len(refs),))
+                session.do("CHECKPOINT")
+        oid = next((lab.base_backups / "plain" / "pg_tblspc").iterdir()).name
+        assert [kept(ref) for ref in refs] == [
+            (10 + number, str(Path(ref.name).parent / "tablespaces" / oid))
+            for number, ref in enumerate(refs, 1)
+        ]
+        assert contents(space) == before
+
+        prefixes = [ObjectPlace(ObjectUrl("new", name), NewS3()) for name in ("archive", "base")]
+        with pytest.raises(ProviderError, match="goes to a folder") as error:
+            providers["packed"].admit(
+                refs[1], capture(world.server.endpoint), archive=prefixes[0], base_backups=prefixes[1],
+                supervisor=None, allowed={},
+            )  # fmt: skip
+        assert error.value.code == "RB313"
+
+        service = providers["plain"].admit(
+            refs[0], capture(world.server.endpoint), archive=world.home / "a-space",
+            base_backups=world.home / "b-space", supervisor=None, allowed={},
+        )  # fmt: skip
+
+        assert service.unprotected_since is None
+        assert (world.home / "b-space" / service.base_backup / f"{oid}.tar").is_file()
+        providers["again"] = BaseBackupDirectory(
+            BaseBackupProvider(base_backups=world.home / "b-space", archive=world.home / "a-space"),
+            world.site("spaces-again", timeline=2),
+        )
+        plan = providers["again"].plan(Target(kind=TargetKind.SNAPSHOT, value=service.base_backup))
+        refs.append(plan.instance)
+        assert kept(providers["again"].start(plan, lambda _: None).ref)[0] == 11
+    finally:
+        for provider, ref in zip(providers.values(), refs, strict=False):
+            provider.discard(ref)
+    assert contents(space) == before
+    assert not [ref for ref in refs if Path(ref.name).parent.exists()]
+
+
+def test_tablespaces_that_cannot_be_proven_are_refused(world: World, space: Path) -> None:
+    """A link that leads elsewhere, a backup without a manifest, a packed one that lacks an archive."""
+    lab = world.lab.clone("unproven")
+    base = lab.place / "base"
+    target = {name: Target(kind=TargetKind.SNAPSHOT, value=name) for name in ("plain", "packed")}
+    store = world.provider("unproven", lab=lab)._store
+    assert isinstance(store, BaseBackupStore)
+    (plain,) = [each for each in store.backups() if each.id == "plain"]
+    (part,) = store.known[0].chains[plain.id]
+    store.place.refuse_links(part, alone=True)
+    with pytest.raises(UnsupportedError):
+        store.place.refuse_links(part, alone=False)  # a chain is not combined with its tablespaces
+    (link,) = (base / "plain" / "pg_tblspc").iterdir()
+    there = link.resolve()
+    link.unlink()
+    link.symlink_to(world.home)
+    assert codes(world.provider("unproven", lab=lab), target["plain"]) == ["RB108"]
+    link.unlink()
+    link.symlink_to(space)
+    with connect(world.server.endpoint) as session:
+        session.do("DELETE FROM public.kept")
+        session.do("VACUUM public.kept")
+        session.do("CHECKPOINT")
+    assert failed(world.provider("unproven", lab=lab), target["plain"]) == "RB301"  # production goes on there
+    link.unlink()
+    link.symlink_to(there)
+    (base / "plain" / "backup_manifest").unlink()
+    assert codes(world.provider("unproven", lab=lab), target["plain"]) == ["RB108"]
+    next((base / "packed").glob("[0-9]*.tar")).unlink()
+    (base / "packed" / "backup_manifest").unlink()
+    assert failed(world.provider("unproven", lab=lab), target["packed"]) == "RB301"
+
+
+def failed(provider: LocalProvider, target: Target) -> str:
+    """Return the code a restore fails with."""
+    plan = provider.plan(target)
+    try:
+        with pytest.raises(ProviderError) as error:
+            provider.start(plan, lambda _: None)
+    finally:
+        provider.discard(plan.instance)
+    return error.value.code

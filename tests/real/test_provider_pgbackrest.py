@@ -190,24 +190,6 @@ def test_a_backup_that_is_only_in_the_catalogue_is_refused(lab: PgBackRestLab, s
     assert only(opened(lab, site).check(NEWEST)).code == "RB301"
 
 
-def test_tablespaces_are_refused_before_anything_is_copied(
-    world: World, lab: PgBackRestLab, site: Site
-) -> None:
-    """They would lie outside the copy, maybe in production's own folder."""
-    place = lab.home / "space"
-    place.mkdir()
-    world.server.binaries.own(place)
-    with connect(world.server.endpoint) as session:
-        session.do(f"CREATE TABLESPACE far LOCATION '{place}'")
-        lab.run("backup", "--type=full", "--no-archive-check")
-        session.do("DROP TABLESPACE far")
-    label = opened(lab, site).window().base_backups[-1].id
-
-    found = opened(lab, site).check(Target(kind=TargetKind.SNAPSHOT, value=label))
-
-    assert [each.code for each in found] == ["RB108"]
-
-
 # -- the log ------------------------------------------------------------------------------------------
 
 
@@ -436,6 +418,57 @@ def test_a_stanza_of_somebody_is_not_taken(world: World, lab: PgBackRestLab, sit
         admit(provider, restored.ref, world)
 
     assert (error.value.code, "is not new" in error.value.fact) == ("RB313", True)
+
+
+def test_tablespaces_are_restored_into_the_runs_own_folder(world: World, site: Site) -> None:
+    """Production's own is not touched, the new stanza backs them up, and a restore from there brings them back."""
+    lab = world.lab
+    assert isinstance(lab, PgBackRestLab)
+    place = lab.home / "space"
+    place.mkdir()
+    world.server.binaries.own(place)
+    with connect(world.server.endpoint) as session:
+        session.do(f"CREATE TABLESPACE far LOCATION '{place}'")
+        session.do("CREATE TABLE public.kept TABLESPACE far AS SELECT id FROM generate_series(1, 10) id")
+        lab.run("backup", "--type=full")
+        session.do("INSERT INTO public.kept SELECT id FROM generate_series(11, 15) id")
+        session.do("SELECT pg_create_restore_point('far')")
+        session.do("CHECKPOINT")
+        last = session.value("SELECT pg_walfile_name(pg_current_wal_lsn())")
+        session.do("SELECT pg_switch_wal()")
+        wait_for(
+            lambda: session.value("SELECT last_archived_wal FROM pg_stat_archiver") >= last,
+            timeout_s=60, what="the archiver is done",
+        )  # fmt: skip
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    provider, target = opened(lab, site, new_stanza="restored"), Target(kind=TargetKind.NAME, value="far")
+    assert provider.check(target) == []
+    plan = provider.plan(target)
+    assert "--tablespace-map-all=" in plan.commands[0]
+
+    restored = provider.promote(provider.start(plan, quiet).ref)
+    service = admit(provider, restored.ref, world)
+
+    assert service.unprotected_since is None
+    assert spaced(restored.ref) == (15, str(Path(restored.ref.name).parent / "tablespaces" / "far"))
+    again = world.site(f"{site.run_id}-2", timeline=restored.timeline)
+    second = opened(lab, again, stanza="restored")
+    plan = second.plan(Target(kind=TargetKind.SNAPSHOT, value=service.base_backup))
+    try:
+        ref = second.start(plan, quiet).ref
+        assert spaced(ref) == (15, str(Path(ref.name).parent / "tablespaces" / "far"))
+    finally:
+        second.discard(plan.instance)
+    provider.discard(restored.ref)
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+    assert not Path(restored.ref.name).parent.exists()
+
+
+def spaced(ref: InstanceRef) -> tuple[int, str]:
+    """Return the rows in the tablespace, and where that is."""
+    with connect(ref.endpoint) as session:
+        location = "SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'far'"
+        return session.value("SELECT count(*) FROM public.kept"), session.value(location)
 
 
 def admit(provider: PgBackRest, ref: InstanceRef, world: World) -> ServiceEndpoint:
