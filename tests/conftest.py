@@ -23,14 +23,11 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a module's tests in one worker; those that ask each provider's own world, each world's."""
+    """Keep a module's tests in one worker; those that ask each provider's world, or drill it, each provider's."""
     for item in items:
-        lab = (
-            item.callspec.params.get("world")
-            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-            else None
-        )
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{lab}" if lab else item.path.stem))
+        given = getattr(item, "callspec", None)
+        one = given and (given.params.get("world") or given.params.get("way"))
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{one}" if one else item.path.stem))
 
 
 @pytest.fixture(scope="session")
