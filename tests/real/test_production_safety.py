@@ -180,12 +180,13 @@ def test_a_base_backup_is_proven_to_reach_the_lock(world: World) -> None:
 
 
 def test_a_copy_of_a_stopped_production_is_compared_with_it(world: World) -> None:
-    """A running server's files are never copied plainly; a stopped one's are, log included."""
+    """A running server's files are never copied plainly; a stopped one's are, log included, write-protected or not."""
     arguments = {"folder": world.folder, "binaries": world.server.binaries}
     identifier = cluster_of(world.server.endpoint).system_identifier
     with pytest.raises(StepError, match="a server runs"):
         start_file_copy(world.server.data, job_folder=world.home / "jobs", **arguments)
     world.server.stop(mode="immediate")
+    world.server.data.chmod(0o500)  # by its fence
 
     running = start_file_copy(world.server.data, job_folder=world.home / "jobs", **arguments)
     facts = {
@@ -195,7 +196,9 @@ def test_a_copy_of_a_stopped_production_is_compared_with_it(world: World) -> Non
     copy = prove_physical(**facts)
 
     verify_physical(copy, binaries=world.server.binaries)
+    world.server.data.chmod(0o700)
     assert copy.facts["cluster state"] == "in production"
+    assert (world.folder / "data").stat().st_mode & 0o777 == 0o700, "its owner can neither open nor remove it"
     next((world.folder / "data/base").rglob("1259")).unlink()
     with pytest.raises(StepError, match="not as in the original"):
         prove_physical(**facts)
