@@ -331,36 +331,6 @@ def test_the_copy_reports_how_far_it_is(world: World, lab: PgBackRestLab, site: 
     assert copied[-1] == provider.window().base_backups[0].size_bytes
 
 
-#: pgBackRest whose files cannot grow past 100 kB where its arguments hold some words; it is told, not killed
-LIMITED = """#!/bin/sh
-case " $* " in *"{words}"*) trap '' XFSZ; ulimit -f 200 ;; esac
-exec {real} "$@"
-"""
-
-
-@pytest.mark.parametrize("words", [" restore ", ".part ", "RECOVERYXLOG"], ids=["copy", "reading", "replay"])
-def test_a_full_disk_is_named_and_can_be_freed(
-    world: World, site: Site, public_dir: Path, monkeypatch: pytest.MonkeyPatch, words: str
-) -> None:
-    """In the copy, where the log is read, and in its replay; once there is room, it goes on and is whole."""
-    provider = opened(world.lab, site)  # type: ignore[arg-type]
-    plan = provider.plan(before_damage(world))
-    folder = public_dir / f"full-{words.strip(' .')}"
-    folder.mkdir(mode=0o755)
-    program = folder / "pgbackrest"
-    program.write_text(LIMITED.format(words=words, real=shutil.which("pgbackrest")))
-    program.chmod(0o755)
-    with monkeypatch.context() as meanwhile:
-        meanwhile.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-
-        with pytest.raises(ProviderError) as error:
-            opened(world.lab, site).start(plan, quiet)  # type: ignore[arg-type]
-
-    assert error.value.code == "RB308"
-    assert error.value.hints
-    assert rows(provider.start(plan, quiet).ref) == ALL_ROWS
-
-
 # -- the new stanza -----------------------------------------------------------------------------------
 
 

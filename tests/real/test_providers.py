@@ -5,11 +5,12 @@ commissioning, and what must never look like a restore that went well.
 
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -40,6 +41,9 @@ from fixtures.providers.local.backend import LocalProvider
 from fixtures.providers.local.instance import Instance
 from fixtures.providers.local.replay import start_server
 from fixtures.settings import BaseBackupProvider
+from tests.limits import full_disk, small_files
+from tests.real.barman_cloud_lab import BarmanCloudLab
+from tests.real.basebackup_s3_lab import BaseBackupS3Lab
 from tests.real.lab import Lab
 from tests.real.recycling import recycle_first
 from tests.real.restore_labs import LABS, VARIANTS, WITHOUT_LAB
@@ -50,6 +54,8 @@ from tests.real.session_tokens import Issued, SessionTokens, session_tokens
 ALL_ROWS = list(range(ROWS + 1))
 #: objects of a base backup that are read when it is copied
 COPIED = re.compile(r"/base\.tar|/data\.tar|/pg_data/|/bundle/")
+#: bytes: less than the run's own records, than a backup's largest file, and than a segment of the log
+NEXT_TO_NOTHING, SMALL, HALF_A_SEGMENT = 64, 512 * 1024, 8 * 1024 * 1024
 
 
 def asked_of(labs: Iterable[str]) -> pytest.MarkDecorator:
@@ -521,6 +527,46 @@ def test_a_killed_copy_is_taken_up_again(world: World, fresh: LocalProvider) -> 
     shutil.rmtree(instance.folder.data, ignore_errors=True)  # it may have been done already
 
     assert rows(world.lab.provider(fresh._site).start(plan, quiet).ref) == ALL_ROWS
+
+
+def test_a_full_disk_is_called_that_and_can_be_freed(
+    world: World, fresh: LocalProvider, public_dir: Path
+) -> None:
+    """In the copy, where the log is read, and in its replay: never a damaged backup; with room, it goes on."""
+    plan = fresh.plan(before_damage(world))
+    assert plan.backup is not None
+    unpacks = isinstance(world.lab, BaseBackupS3Lab | BarmanCloudLab)
+
+    def told(provider: LocalProvider, full: AbstractContextManager[None]) -> None:
+        with full, pytest.raises(ProviderError) as error:
+            provider.start(plan, quiet)
+        assert (error.value.code, bool(error.value.where)) == ("RB308", True), error.value
+        assert any("free space" in hint and "--resume" in hint for hint in error.value.hints), error.value
+
+    told(fresh, full_disk(NEXT_TO_NOTHING, public_dir))
+    told(fresh, full_disk(SMALL, public_dir))
+    if unpacks:
+        told(fresh, full_disk(SMALL, public_dir, only=("tar",)))
+    if world.lab.physical:
+        fresh._store.finish_copy(Instance.of(fresh._site, plan.instance), plan.backup, quiet)
+        told(world.lab.provider(fresh._site), full_disk(HALF_A_SEGMENT, public_dir))
+        told(fresh, full_for_the_server(public_dir))
+
+    assert rows(fresh.start(plan, quiet).ref) == ALL_ROWS
+
+
+@contextmanager
+def full_for_the_server(home: Path) -> Iterator[None]:
+    """Only the restored server, and what feeds it, finds the disk full."""
+
+    def limited(*args: Any, **options: Any) -> JobRef:
+        with small_files(HALF_A_SEGMENT):
+            return spawn(*args, **options)
+
+    with full_disk(resource.RLIM_INFINITY, home), pytest.MonkeyPatch.context() as patch:
+        for starter in ("fixtures.postgres.server", "fixtures.providers.local.feed"):
+            patch.setattr(f"{starter}.spawn", limited)
+        yield
 
 
 def test_two_restores_at_once_do_not_meet(world: World) -> None:
