@@ -2,15 +2,16 @@
 
 import gzip
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fixtures.command import run
+from fixtures.command import end_job, run, spawn, wait_for
 from fixtures.errors import ProviderError
-from fixtures.postgres.lsn import segment_name
+from fixtures.postgres.lsn import Lsn, segment_name
 from fixtures.postgres.session import connect
 from fixtures.production.capture import capture
 from fixtures.progress import Tick
@@ -113,7 +114,7 @@ def test_snappy_is_not_supported(world: World, site: Site) -> None:
 
 
 def test_what_barman_has_not_filed_yet_counts(world: World, site: Site) -> None:
-    """Segments wait for Barman's cron job; one that is still streamed is no segment yet."""
+    """Segments wait for Barman's cron job; part of one is none where others follow that are finished."""
     lab = lab_of(world, "waiting")
     wanted = opened(lab, site).window().latest
     filed = lab.segment(world.damage.segment)
@@ -125,13 +126,50 @@ def test_what_barman_has_not_filed_yet_counts(world: World, site: Site) -> None:
     assert wanted is not None
     assert before < wanted
 
-    (streaming / f"{world.damage.segment}.partial").write_bytes(content)
-    assert opened(lab, site).window().latest == before
-
     for folder in (incoming, streaming):
         (folder / world.damage.segment).write_bytes(content)
         assert opened(lab, site).window().latest == wanted
         (folder / world.damage.segment).unlink()
+
+    middle = lab.segment(world.commits[2].segment)
+    (streaming / f"{middle.name}.partial").write_bytes(gzip.decompress(middle.read_bytes()))
+    middle.unlink()
+    assert [gap.first_missing for gap in opened(lab, site).window().gaps] == [middle.name]
+
+
+def test_what_was_received_of_the_last_segment_is_restored(world: World, site: Site) -> None:
+    """Production died while Barman streamed: its newest commits are nowhere else. No more is claimed to be there."""
+    lab, server = lab_of(world, "streamed"), world.server
+    receiver = spawn(
+        [
+            server.binaries.tool("pg_receivewal"), "-D", lab.catalogue / "streaming", "-h", server.sockets,
+            "-p", str(server.port), "-U", "postgres", "--no-loop", "--synchronous",
+        ],
+        name="receiver", folder=world.home / "logs", user=server.binaries.user,
+    )  # fmt: skip
+    try:
+        with connect(server.endpoint) as session:
+            session.do("CREATE TABLE public.streamed AS SELECT 7 AS id")
+            wanted = session.value("SELECT pg_current_wal_insert_lsn()")
+            received = "SELECT count(*) FROM pg_stat_replication WHERE flush_lsn >= %s::pg_lsn"
+            wait_for(
+                lambda: session.value(received, (wanted,)) == 1, timeout_s=60, what="Barman has received it"
+            )
+            end_job(receiver, first=signal.SIGKILL)
+            session.do("INSERT INTO public.streamed VALUES (8)")
+            lock = Lsn.parse(session.value("SELECT pg_current_wal_insert_lsn()"))
+    finally:
+        end_job(receiver, first=signal.SIGKILL)
+    provider = opened(lab, site)
+
+    found = only(provider.check(NEWEST, lock_lsn=lock))
+    assert (found.code, found.waiting_helps) == ("RB303", True)
+    assert provider.check(NEWEST) == []
+    restored = provider.start(provider.plan(NEWEST), quiet)
+
+    for ref in (restored.ref, provider.promote(restored.ref).ref):
+        with connect(ref.endpoint) as session:
+            assert session.rows("SELECT id FROM public.streamed") == [(7,)]
 
 
 def test_a_backup_that_is_not_done_is_not_chosen(world: World, site: Site) -> None:
