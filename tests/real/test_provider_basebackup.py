@@ -159,6 +159,7 @@ def test_tablespaces_are_restored_into_the_runs_own_folder(world: World, space: 
             ],
             timeout_s=60, user=world.server.binaries.user,
         )  # fmt: skip
+    assert codes(world.provider("spaces-older"), before_damage(world)) == []  # an older one serves that
     before, refs = contents(space), []
     providers = {name: world.provider(f"spaces-{name}") for name in ("plain", "packed")}
     try:

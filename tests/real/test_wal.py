@@ -11,9 +11,10 @@ import pytest
 from fixtures.errors import ProviderError
 from fixtures.postgres.lineage import ancestry
 from fixtures.postgres.lsn import Lsn, segment_name
+from fixtures.postgres.pages import record_end
 from fixtures.postgres.server import Server
 from fixtures.postgres.session import connect
-from fixtures.postgres.wal import Change, RelFile, commits, record_end, restore_points, segment_file
+from fixtures.postgres.wal import Change, RelFile, commits, restore_points, segment_file
 
 CHEAP = {"fsync": "off", "max_prepared_transactions": "2", "listen_addresses": ""}
 
@@ -162,6 +163,31 @@ def test_damage_inside_the_log_is_not_its_end(log: Log, tmp_path: Path) -> None:
         list(commits(log.server.binaries, [tmp_path], timeline=1, start=log.start, end=log.end))
 
     assert error.value.code == "RB302"
+
+
+def test_a_bound_right_behind_a_segments_header_ends_the_read(new_server: Callable[..., Server]) -> None:
+    """There a base backup begins; what is before it is read, and nothing behind it."""
+    server = new_server("bound")
+    server.wait_ready(server.start({**CHEAP, "wal_keep_size": "1GB"}))
+    xids, ends = [], []
+    with connect(server.endpoint) as session:
+        session.do("CREATE TABLE public.t (id int)")
+        start = Lsn.parse(session.value("SELECT pg_current_wal_insert_lsn()"))
+        for row in range(4):
+            session.do("SELECT pg_switch_wal()")
+            session.do("BEGIN")
+            session.do("INSERT INTO public.t VALUES (%s)", (row,))
+            xids.append(session.value("SELECT pg_current_xact_id()::text::int"))
+            session.do("COMMIT")
+            number = Lsn.parse(session.value("SELECT pg_current_wal_lsn()")).segment()
+            ends.append(Lsn((number + 1) * 16 * 1024 * 1024))
+    server.stop()
+
+    for count, end in enumerate(ends[:-1], 1):
+        for within in (0, 1, 40):
+            bound = Lsn(end.value + within)
+            found = commits(server.binaries, [server.data / "pg_wal"], timeline=1, start=start, end=bound)
+            assert [commit.xid for commit in found] == xids[:count]
 
 
 def test_a_record_over_a_page_end_counts_the_page_header() -> None:
