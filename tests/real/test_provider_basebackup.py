@@ -1,13 +1,15 @@
 """What only the provider `basebackup` has: folders that are missing or packed, and files it reads beforehand."""
 
 import hashlib
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fixtures.command import run, wait_for
-from fixtures.errors import ProviderError, UnsupportedError
+from fixtures.errors import ProviderError, ToolError, UnsupportedError
 from fixtures.postgres.binaries import Binaries
 from fixtures.postgres.lsn import SEGMENT_NAME
 from fixtures.postgres.session import connect
@@ -16,6 +18,7 @@ from fixtures.providers.base import InstanceRef, Target, TargetKind
 from fixtures.providers.basebackup.backend import BaseBackupDirectory
 from fixtures.providers.basebackup.store import BaseBackupStore
 from fixtures.providers.local.backend import LocalProvider
+from fixtures.providers.local.instance import Instance
 from fixtures.settings import BaseBackupProvider, NewS3, ObjectPlace, ObjectUrl
 from tests.real.restore_labs import BaseBackupLab
 from tests.real.restore_world import World, production
@@ -251,3 +254,29 @@ def failed(provider: LocalProvider, target: Target) -> str:
     finally:
         provider.discard(plan.instance)
     return error.value.code
+
+
+def test_a_killed_servers_processes_are_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL refuses to start beside them; one that does not end is named, and the next start goes on."""
+    provider = world.provider("orphan")
+    plan = provider.plan(LATEST)
+    try:
+        server = Instance.of(provider._site, provider.start(plan, lambda _: None).ref).server
+        pid = server.pid()
+        assert pid is not None
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGSTOP)
+        try:
+            os.kill(pid, signal.SIGKILL)
+            wait_for(lambda: server.pid() is None, timeout_s=60, what="it is dead")
+            monkeypatch.setattr("fixtures.postgres.server.ORPHANS_S", 0.5)
+            with pytest.raises(ToolError) as error:
+                provider.start(plan, lambda _: None)
+        finally:
+            os.kill(int(children[0]), signal.SIGCONT)
+            monkeypatch.undo()
+        assert (error.value.code, children[0] in error.value.fact) == ("RB901", True)
+
+        assert provider.start(plan, lambda _: None).paused
+    finally:
+        provider.discard(plan.instance)

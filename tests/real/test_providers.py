@@ -423,7 +423,7 @@ def test_a_paused_copy_moves_forward_only(world: World, fresh: LocalProvider) ->
 
 @replays_a_log
 def test_a_new_process_joins_what_a_dead_one_began(world: World, fresh: LocalProvider) -> None:
-    """Prefetch is joined, a running instance attached, a stopped one started again, a stub redone."""
+    """Prefetch is joined, a running instance attached, a killed one started again, a stub redone."""
     plan = fresh.plan(before_damage(world))
     job = fresh.prefetch(plan)
     assert job is not None
@@ -436,7 +436,11 @@ def test_a_new_process_joins_what_a_dead_one_began(world: World, fresh: LocalPro
 
     assert again.start(plan, quiet).stopped_at == restored.stopped_at
     instance = Instance.of(fresh._site, restored.ref)
-    instance.stop(mode="immediate")
+    feeder, pid = instance.load("feed", JobRef), instance.server.pid()
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    if feeder is not None:
+        end_job(feeder, first=signal.SIGKILL)
     with pytest.raises(ProviderError) as error:
         again.attach(restored.ref)
     assert error.value.code == "RB312"
