@@ -29,6 +29,7 @@ from fixtures.providers.base import (
 )
 from fixtures.providers.command.backend import TeamCommand
 from fixtures.settings import CommandProvider
+from tests.limits import small_files
 
 PAGE = Path(__file__).parents[2] / "docs" / "providers" / "command.md"
 
@@ -107,7 +108,9 @@ def team(
     logs = Path(tempfile.mkdtemp(dir=world.home))
     logs.chmod(0o755)
 
-    def make(*, edits: tuple[tuple[str, str], ...] = (), cluster: Cluster | None = None) -> TeamCommand:
+    def make(
+        *, edits: tuple[tuple[str, str], ...] = (), cluster: Cluster | None = None, run: str = run_id
+    ) -> TeamCommand:
         text = example
         for old, new in edits:
             assert old in text
@@ -115,10 +118,10 @@ def team(
         script = world.home / f"{run_id}.py"
         script.write_text(text)
         site = Site(
-            run_id=run_id,
+            run_id=run,
             directory=world.home / "restored",
             host="127.0.0.1",
-            port=made[0]._site.port if made else free_port(),
+            port=made[0]._site.port if made and run == run_id else free_port(),
             sockets=world.home,
             logs=logs,
             binaries=binaries,
@@ -205,6 +208,41 @@ def test_the_documented_example_restores_advances_and_serves(
     again.discard(restored.ref)
     assert not answers(restored.ref.endpoint)
     assert answers(world.production.endpoint)
+
+
+def test_a_full_disk_is_the_disks_fault_and_not_the_commands(
+    world: World, team: Callable[..., TeamCommand]
+) -> None:
+    """A copy that finds no room ends without an answer: it is called that, and goes on when there is some."""
+    provider = team()
+    target = to_time(world.first[0])
+    with small_files(512 * 1024), pytest.raises(ProviderError) as error:
+        restore(provider, target)
+
+    assert (error.value.code, "File too large" in error.value.where) == ("RB308", True)
+    assert "--resume" in error.value.hints[0]
+    assert rows(restore(provider, target)) == [1]
+
+
+def test_two_restores_at_once_do_not_meet(world: World, team: Callable[..., TeamCommand]) -> None:
+    """Each run has a place of its own, discards only that, and leaves a folder alone that nobody's run made."""
+    target = to_time(world.first[0])
+    first, second, third = team(), team(run="second"), team(run="third")
+    one, two = restore(first, target), restore(second, target)
+    first.discard(one.ref)
+    assert not answers(one.ref.endpoint)
+    assert rows(two) == [1]
+    second.discard(two.ref)
+
+    plan = third.plan(target)
+    folder = Path(plan.instance.name).parent
+    folder.mkdir()
+    (folder / "precious").touch()
+    for touch in (lambda: third.start(plan, lambda _: None), lambda: third.discard(plan.instance)):
+        with pytest.raises(ProviderError) as error:
+            touch()
+        assert error.value.code == "RB312"
+    assert [path.name for path in folder.iterdir()] == ["precious"]
 
 
 def test_the_examples_safety_copy_is_asked_for_again(world: World, team: Callable[..., TeamCommand]) -> None:
