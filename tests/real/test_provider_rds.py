@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -663,6 +663,21 @@ def test_a_table_to_hydrate_has_three_names(lab: Lab) -> None:
         )  # fmt: skip
 
     assert len(lab.aws.changing()) == before
+
+
+def test_two_restores_at_once_do_not_meet(lab: Lab) -> None:
+    """Two runs make a copy each, under a name and a tag of its own; to discard one leaves the other alone."""
+    other = replace(lab, site=replace(lab.site, run_id="20261128T050000Z-cd34"))
+    (first, one), (second, two) = lab.start(), other.start()
+    assert one.ref.name != two.ref.name
+    with pytest.raises(ProviderError) as error:
+        second.discard(replace(one.ref, run_id=two.ref.run_id))
+    assert error.value.code == "RB312"
+
+    first.discard(one.ref)
+
+    assert first.endpoint(one.ref.name) is None
+    assert second.attach(two.ref).ref == two.ref
 
 
 def test_discard_deletes_its_own_and_nothing_else(lab: Lab) -> None:
