@@ -13,6 +13,16 @@ _FOLDER: Final = "its store is a folder: no credentials, no service"
 _OWN: Final = "the vendor keeps it: there is nothing of a store to look at"
 _FOLDERS: Final = ("basebackup", "barman")
 _AWS: Final = ("rds", "aurora")
+_REPLAYING: Final = (
+    "basebackup",
+    "barman",
+    "basebackup-s3",
+    "barman_cloud",
+    "pgbackrest",
+    "pgbackrest-s3",
+    "walg",
+)
+_LOCAL: Final = (*_REPLAYING, "dump")
 
 #: trap -> provider's lab, or its name -> "module::test", or the reason why there is none
 TRAPS: Final[dict[str, dict[str, str]]] = {
@@ -120,6 +130,63 @@ TRAPS: Final[dict[str, dict[str, str]]] = {
             f"{_CONTRACT}::test_a_gap_and_a_cut_off_segment_are_refused",
         ),
         "dump": "test_provider_dump::test_a_store_that_refuses_is_named",
+        **dict.fromkeys(("neon", *_AWS), _OWN),
+    },
+    "disk full in the copy": {
+        **dict.fromkeys(_LOCAL, f"{_CONTRACT}::test_a_full_disk_is_called_that_and_can_be_freed"),
+        "neon": "test_provider_neon::test_a_plans_limit_is_told",
+        **dict.fromkeys(_AWS, "test_provider_rds::test_what_aws_would_refuse_later_is_refused_first"),
+    },
+    "disk full in the replay": {
+        **dict.fromkeys(_REPLAYING, f"{_CONTRACT}::test_a_full_disk_is_called_that_and_can_be_freed"),
+        "dump": "test_provider_dump::test_a_disk_that_fills_while_it_is_restored_is_named_and_can_be_freed",
+        **dict.fromkeys(("neon", *_AWS), "the vendor replays, on its own disks"),
+    },
+    "restore killed and resumed": {
+        **dict.fromkeys(_LOCAL, f"{_CONTRACT}::test_a_killed_copy_is_taken_up_again"),
+        "neon": "test_provider_neon::test_a_killed_restore_is_joined_wherever_it_was",
+        **dict.fromkeys(_AWS, "test_provider_rds::test_a_new_process_joins_what_a_dead_one_had_made"),
+    },
+    "server killed in the replay and resumed": {
+        **dict.fromkeys(_REPLAYING, f"{_CONTRACT}::test_a_new_process_joins_what_a_dead_one_began"),
+        "dump": "test_provider_dump::test_a_killed_restore_is_redone",
+        **dict.fromkeys(("neon", *_AWS), "the vendor replays"),
+    },
+    "two restores at once": {
+        **dict.fromkeys(_LOCAL, f"{_CONTRACT}::test_two_restores_at_once_do_not_meet"),
+        "neon": "test_provider_neon::test_two_restores_at_once_do_not_meet",
+        **dict.fromkeys(_AWS, "test_provider_rds::test_two_restores_at_once_do_not_meet"),
+    },
+    "discard twice": {
+        **dict.fromkeys(_LOCAL, f"{_CONTRACT}::test_discard_removes_its_own_and_nothing_else"),
+        "neon": "test_provider_neon::test_only_this_runs_branches_are_deleted",
+        **dict.fromkeys(_AWS, "test_provider_rds::test_discard_deletes_its_own_and_nothing_else"),
+    },
+    "discard of what this run did not make": {
+        **dict.fromkeys(_LOCAL, f"{_CONTRACT}::test_discard_removes_its_own_and_nothing_else"),
+        "neon": "test_provider_neon::test_only_this_runs_branches_are_deleted",
+        **dict.fromkeys(_AWS, "test_provider_rds::test_somebody_elses_instance_of_that_name_is_left_alone"),
+    },
+    "target before the backup's end": {
+        **dict.fromkeys(_REPLAYING, f"{_CONTRACT}::test_a_target_before_the_backups_end_is_refused"),
+        "dump": "test_provider_dump::test_a_time_between_two_sets_is_refused_with_both",
+        "neon": "test_provider_neon::test_what_cannot_be_reached_is_refused_before_anything_is_changed",
+        **dict.fromkeys(_AWS, "test_provider_rds::test_times_outside_the_window_are_refused"),
+    },
+    "target in another timeline": {
+        **dict.fromkeys(_REPLAYING, f"{_CONTRACT}::test_another_cluster_and_timeline_are_refused"),
+        "dump": "test_provider_dump::test_a_set_of_a_history_production_left_is_not_taken",
+        **dict.fromkeys(("neon", *_AWS), "its targets name no timeline"),
+    },
+    "name and xid targets": {
+        **dict.fromkeys(_REPLAYING, f"{_CONTRACT}::test_each_target_restores_exactly_its_rows"),
+        "dump": "test_provider_dump::test_what_only_a_log_can_do_is_refused",
+        "neon": "test_provider_neon::test_what_cannot_be_reached_is_refused_before_anything_is_changed",
+        **dict.fromkeys(_AWS, "test_provider_rds::test_a_target_aws_has_no_word_for_is_refused"),
+    },
+    "gap in the log": {
+        **dict.fromkeys(_REPLAYING, f"{_CONTRACT}::test_the_window_shows_a_gap_with_its_times"),
+        "dump": "it has no log",
         **dict.fromkeys(("neon", *_AWS), _OWN),
     },
 }
