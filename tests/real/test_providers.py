@@ -739,12 +739,16 @@ def test_a_copy_becomes_fit_to_be_production_and_back(
             == "on"
         )
         assert session.value("SELECT count(*) FROM pg_hba_file_rules WHERE user_name = ARRAY['all']") == 0
+        ended = session.value("SELECT pg_walfile_name(pg_switch_wal())")
     _restores_itself(world, archive, base_backups, restored)
 
     again = admit()
 
     assert again.durable
     assert again.differences == ()
+    # what was written meanwhile is in no archive: the first backup leads up to it and no further
+    assert again.unprotected_since is not None
+    assert any(f"segment {ended} ended while archiving was off" in line for line in again.allowed)
 
 
 @about_the_copy
