@@ -1,17 +1,17 @@
 """A checkpoint that takes a segment away as soon as it is archived."""
 
 from collections.abc import Callable
-from importlib import import_module
 
 import pytest
 
 from fixtures.postgres.session import connect
+from fixtures.providers.local import protect
 from fixtures.providers.local.instance import Instance
 
 
-def recycle_first(monkeypatch: pytest.MonkeyPatch, module: str) -> list[str]:
-    """Have the first segment that a module waits for recycled once it has arrived; return the names it waited for."""
-    wait: Callable[[Instance, str, Callable[[], bool]], None] = import_module(module).await_arrival
+def recycle_first(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Have the first segment that is waited for recycled once it has arrived; return the names waited for."""
+    wait = protect.await_arrival
     waited: list[str] = []
 
     def and_recycle(instance: Instance, name: str, arrived: Callable[[], bool]) -> None:
@@ -24,5 +24,5 @@ def recycle_first(monkeypatch: pytest.MonkeyPatch, module: str) -> list[str]:
                     session.do("SELECT pg_switch_wal()")
                     session.do("CHECKPOINT")
 
-    monkeypatch.setattr(f"{module}.await_arrival", and_recycle)
+    monkeypatch.setattr(protect, "await_arrival", and_recycle)
     return waited

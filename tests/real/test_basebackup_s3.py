@@ -257,7 +257,7 @@ def test_a_new_prefix_protects_the_copy(world: World, monkeypatch: pytest.Monkey
         assert "AccessDenied" in refused(reading[0], reading[1])
         assert not list(lab.s3.walk("new"))
 
-        waited = recycle_first(monkeypatch, "fixtures.providers.local.bucket_protect")
+        waited = recycle_first(monkeypatch)
 
         service = admit(*new)
 

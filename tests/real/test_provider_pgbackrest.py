@@ -341,7 +341,7 @@ def test_the_copy_gets_a_stanza_of_its_own(
     provider = opened(lab, site, new_stanza="restored")
     restored = provider.start(provider.plan(before_damage(world)), quiet)
     restored = provider.promote(restored.ref)
-    waited = recycle_first(monkeypatch, "fixtures.providers.pgbackrest.protect")
+    waited = recycle_first(monkeypatch)
 
     service = admit(provider, restored.ref, world)
 

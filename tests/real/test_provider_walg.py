@@ -337,7 +337,7 @@ def test_the_copy_gets_a_prefix_of_its_own(world: World, monkeypatch: pytest.Mon
             admit(provider, restored.ref, world)
         assert (error.value.code, "could not Upload" in error.value.where) == ("RB313", True)
         new.place.chmod(0o700)
-        waited = recycle_first(monkeypatch, "fixtures.providers.walg.protect")
+        waited = recycle_first(monkeypatch)
 
         service = admit(provider, restored.ref, world)
 

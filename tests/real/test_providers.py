@@ -691,7 +691,7 @@ def test_a_copy_becomes_fit_to_be_production_and_back(
             allowed={},
         )
 
-    waited = recycle_first(monkeypatch, "fixtures.providers.local.protect")
+    waited = recycle_first(monkeypatch)
 
     service = admit()
 
