@@ -20,6 +20,7 @@ from fixtures.providers.base import Finding, InstanceRef, Site, Target, TargetKi
 from fixtures.providers.local.instance import Instance
 from fixtures.settings import BarmanProvider
 from tests.real.barman_lab import SERVER, BarmanLab, with_barman
+from tests.real.recycling import recycle_first
 from tests.real.restore_world import ROWS, World, production
 
 ALL_ROWS = list(range(ROWS + 1))
@@ -230,17 +231,19 @@ def test_the_copy_is_what_was_backed_up(world: World, site: Site) -> None:
     assert (folder.data / "backup_manifest").is_file()
 
 
-def test_a_new_server_protects_the_copy(world: World, site: Site) -> None:
+def test_a_new_server_protects_the_copy(world: World, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its segment is filed and reads back, its backup verifies, and both restore on the new timeline."""
     home = world.home / "new-barman"
     provider = opened(lab_of(world, "protect"), site, new_server="restored", new_home=home)
     restored = provider.promote(provider.start(provider.plan(before_damage(world)), quiet).ref)
     wanted = capture(world.server.endpoint)
+    waited = recycle_first(monkeypatch)
 
     service = provider.admit(
         restored.ref, wanted, archive=None, base_backups=None, supervisor=None, allowed={}
     )
 
+    assert (len(waited), service.archived_segment) == (2, waited[-1])
     assert service.unprotected_since is None
     assert service.archived_segment == segment_name(2, int(service.archived_segment[16:], 16))
     assert service.base_backup
