@@ -336,6 +336,7 @@ def test_the_copy_gets_a_prefix_of_its_own(world: World, monkeypatch: pytest.Mon
         with pytest.raises(ProviderError, match="could not be archived") as error:
             admit(provider, restored.ref, world)
         assert (error.value.code, "could not Upload" in error.value.where) == ("RB313", True)
+        assert KEY in environment(restored.ref)  # nothing of the copy has changed by then
         new.place.chmod(0o700)
         waited = recycle_first(monkeypatch)
 
