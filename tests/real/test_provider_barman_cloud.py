@@ -20,6 +20,7 @@ from fixtures.settings import BarmanCloudProvider, ObjectUrl, S3Access
 from tests.real.barman_cloud_lab import READER, SERVER, WRITER, BarmanCloudLab
 from tests.real.barman_lab import with_barman
 from tests.real.door import door_to
+from tests.real.recycling import recycle_first
 from tests.real.restore_world import ROWS, World, production
 from tests.real.s3_server import BUCKET
 
@@ -192,7 +193,7 @@ def test_an_outage_is_not_the_end_of_the_log(
         assert Instance.of(site, plan.instance).in_recovery()
 
 
-def test_a_new_place_protects_the_copy(world: World, site: Site) -> None:
+def test_a_new_place_protects_the_copy(world: World, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its segment reads back, its backup is done, and both restore on the new timeline; no secret in a setting."""
     lab = lab_of(world)
     credentials = world.home / "writer.ini"
@@ -232,7 +233,9 @@ def test_a_new_place_protects_the_copy(world: World, site: Site) -> None:
     assert not [finding for finding in provider.isolation(restored.ref) if not finding.holds]
     assert list(lab.s3.walk("new")) == []
 
+    waited = recycle_first(monkeypatch)
     backup = admit(provider)
+    assert len(waited) == 2
     assert admit(provider) == backup
     with connect(restored.ref.endpoint) as session:
         command = session.value("SELECT current_setting('archive_command')")
