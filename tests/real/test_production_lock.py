@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -427,6 +428,34 @@ def test_counts_that_say_nothing_are_not_believed(production: Server, managed: E
         "CREATE ACCESS METHOD own TYPE TABLE HANDLER heap_tableam_handler",
     )
     assert "access method" in doubt(before=(*back, "CREATE TABLE elsewhere (id int) USING own"))
+
+
+def test_a_commit_in_a_database_that_is_not_locked_is_a_doubt(production: Server, managed: Endpoint) -> None:
+    """A table made where there was none, or a new database: a physical copy would take it back as well."""
+    close(managed, ["shop"], app_role="shop")
+    for write, words in (
+        ("CREATE TABLE jobs AS SELECT 1 AS id", "rows changed in postgres"),
+        ("CREATE DATABASE later", "were reset"),
+    ):
+        counted = count(managed, ["shop"])
+        with connect(production.endpoint, application="sneaky", settings=LIFTED) as session:
+            session.do(write)
+            session.rows("SELECT pg_stat_force_next_flush()")
+        found = traffic_between(
+            managed, counted.mark, mark(managed), own_xids=(), binaries=None, wal_folders=(), segment_bytes=1,
+            counted=counted,
+        )  # fmt: skip
+        assert (found.method, words in found.doubt) == ("none", True), found.doubt
+    counted = count(managed, ["shop"])
+    with connect(production.endpoint.on("shop")) as session:
+        session.do("ANALYZE public.stamps, pg_catalog.pg_class")
+    gone(managed)
+    facts = {"since": counted.mark, "binaries": None, "counted": counted}
+    reader = replace(managed, user="reader", database="postgres")
+    with raw(reader), pytest.raises(StepError, match="connected, and may not"):
+        prove(managed, ["shop"], window_s=0, **facts)
+    with raw(production.endpoint):
+        assert prove(managed, ["shop"], window_s=0, **facts).traffic.method == "counts"
 
 
 def gone(endpoint: Endpoint) -> None:
