@@ -19,6 +19,7 @@ from fixtures.providers.local import log as local_log
 from fixtures.providers.local.instance import Instance
 from fixtures.providers.pgbackrest import spool
 from fixtures.providers.pgbackrest.backend import PgBackRest
+from fixtures.providers.pgbackrest.protect import MADE, Made
 from fixtures.settings import PgBackRestProvider
 from tests.real.recycling import recycle_first
 from tests.real.restore_labs import PASSPHRASE, PgBackRestLab, debian_15, flip
@@ -383,6 +384,9 @@ def test_a_stanza_of_somebody_is_not_taken(world: World, lab: PgBackRestLab, sit
     assert [found.code for found in provider.check(before_damage(world))] == ["RB313"]
     restored = provider.start(provider.plan(before_damage(world)), quiet)
     provider.promote(restored.ref)
+    # an earlier call took another one, and the configuration was changed since
+    own = Made(stanza="restored", config=str(lab.config))
+    Instance.of(site, restored.ref).save(MADE, own)
 
     with pytest.raises(ProviderError) as error:
         admit(provider, restored.ref, world)

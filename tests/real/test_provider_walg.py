@@ -337,6 +337,11 @@ def test_the_copy_gets_a_prefix_of_its_own(world: World, monkeypatch: pytest.Mon
             admit(provider, restored.ref, world)
         assert (error.value.code, "could not Upload" in error.value.where) == ("RB313", True)
         assert KEY in environment(restored.ref)  # nothing of the copy has changed by then
+        elsewhere = new_prefix(world, "elsewhere")
+        (elsewhere.place / "somebodys").mkdir()
+        moved = WalG(settings.model_copy(update={"new_config": elsewhere.config}), provider._site)
+        with pytest.raises(ProviderError, match="is not new"):
+            admit(moved, restored.ref, world)
         new.place.chmod(0o700)
         waited = recycle_first(monkeypatch)
 
