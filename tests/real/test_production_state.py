@@ -275,6 +275,15 @@ def test_a_down_productions_log_is_copied(new_server: Callable[..., Server], tmp
     assert not set(rescued.copied) & {path.name for path in archive.iterdir()}
     assert last_commit(server, [archive, server.sockets / "rescued"]) == xid
     assert (blind.complete, blind.source) == (False, "none")
+    # what it held last is no recycled segment, wherever it lies: what cannot be read is not counted as rescued
+    whole = newest.read_bytes()
+    for name, harmed in ((newest.name, b"\xff" * 64 + whole[64:]), (newest.name, whole[: 1024 * 1024])):
+        (server.data / "pg_wal" / name).write_bytes(harmed)
+        torn = rescue_wal(
+            server.endpoint, data_directory=server.data, folder=server.sockets / "torn", **facts
+        )
+        assert (torn.complete, f"but {name}, which cannot be read" in torn.reason) == (False, True)
+    newest.write_bytes(whole)
     if server.binaries.user is not None:  # as root the copies are for another user, who may not get there
         tmp_path.chmod(0o700)
         with pytest.raises(ToolError, match=r"RB504 \w+ cannot enter"):
