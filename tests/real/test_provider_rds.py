@@ -789,7 +789,13 @@ def test_a_safety_copy_is_asked_for_again(lab: Lab) -> None:
     def refuse(**_: object) -> None:
         raise ClientError({"Error": {"Code": "ExpiredToken", "Message": "expired"}}, listing)
 
-    provider._service.cloud.client.meta.events.register(f"before-call.rds.{listing}", refuse)
+    events = provider._service.cloud.client.meta.events
+    asking = {"rds": "DescribeDBInstances", "aurora": "DescribeDBClusters"}[lab.kind]
+    events.register(f"before-call.rds.{asking}", refuse)
+    with pytest.raises(ProviderError, match="expired"):  # which one is production cannot be told
+        provider.safety_copy_stands("snapshot", name)
+    events.unregister(f"before-call.rds.{asking}", refuse)
+    events.register(f"before-call.rds.{listing}", refuse)
     with pytest.raises(ProviderError, match="expired"):
         provider.safety_copy_stands("snapshot", name)
 
