@@ -309,6 +309,15 @@ def _restores(world: World, backup: str) -> None:
         own.discard(plan.instance)
 
 
+class _Losing(uploader.Place):
+    """Takes an empty object, and has none."""
+
+    def put(self, kind: str, name: str, content: bytes) -> None:
+        """Write a small object, but no empty one."""
+        if content:
+            super().put(kind, name, content)
+
+
 class _Harming(uploader.Place):
     """A store that keeps one object with a flipped byte."""
 
@@ -361,6 +370,8 @@ def test_a_backup_counts_only_when_all_of_it_is_proven(
     assert "no whole manifest" in failed(place, cut, "0")
     assert "status 1" in failed(place, whole, "1")
     assert "pg_control reads back otherwise" in failed(harming, whole, "0")
+    losing = _Losing(**{each.name: getattr(place, each.name) for each in fields(place)})
+    assert "reads back otherwise" in failed(losing, whole, "0")
     assert "is not there" in failed(elsewhere, whole, "0")
     assert read._store.backups() == []
     assert not [path for path in lab.s3.walk("proof") if path.endswith("backup_label")]
@@ -369,7 +380,7 @@ def test_a_backup_counts_only_when_all_of_it_is_proven(
     name = uploader.back_up(place, BytesIO(whole), status)
 
     assert [each.id for each in read._store.backups()] == [name]
-    assert name not in {"after-proof", "after-proof-2", "after-proof-3", "after-proof-4"}
+    assert name not in {"after-proof", "after-proof-2", "after-proof-3", "after-proof-4", "after-proof-5"}
 
 
 def test_chains_and_packed_backups_come_from_objects_too(world: World) -> None:
