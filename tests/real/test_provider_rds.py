@@ -16,10 +16,11 @@ from fixtures.errors import ConfigError, ProviderError, UnsupportedError
 from fixtures.evidence import redact
 from fixtures.postgres.lsn import Lsn
 from fixtures.postgres.server import Server, free_port
-from fixtures.postgres.session import connect
+from fixtures.postgres.session import Endpoint, connect
 from fixtures.production.capture import capture
 from fixtures.progress import Tick
 from fixtures.providers.base import Cluster, RestoredInstance, Site, Target, TargetKind
+from fixtures.providers.rds import waiting
 from fixtures.providers.rds.backend import Aurora, Managed, Rds
 from fixtures.providers.rds.values import ADMITTED_TAG, RUN_TAG
 from fixtures.settings import AuroraProvider, RdsProvider
@@ -406,6 +407,28 @@ def test_latest_waits_until_everything_committed_is_archived(lab: Lab) -> None:
 
     assert [tick.phase for tick in ticks[:3]] == ["archive"] * 3
     assert RESTORE[lab.kind] in lab.aws.changing()
+
+
+@pytest.mark.parametrize("archived", [True, False])
+def test_latest_of_a_production_that_is_down_loses_no_row(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, archived: bool
+) -> None:
+    """It cannot say what it committed last: what AWS archived has to reach behind now, or is named."""
+    nowhere = Endpoint("127.0.0.1", 1, "x")
+    down = replace(lab, site=replace(lab.site, production=lambda: nowhere))
+    # the simulated answer is the present one, less this: behind what was asked, or never
+    lab.aws.lag_s = -5.0 if archived else 3600.0
+    monkeypatch.setattr(waiting, "LAG_S", 0.0)
+    if archived:
+        assert down.start()[1].ref.name
+        return
+
+    with pytest.raises(ProviderError, match="RB303") as error:
+        down.start()
+
+    assert "production may have committed until" in error.value.fact
+    assert "--snapshot=ID" in error.value.hints[1]
+    assert lab.aws.changing() == []
 
 
 def test_latest_lies_behind_the_lock(lab: Lab) -> None:
