@@ -260,6 +260,17 @@ def test_rows_in_no_pack(restored: Restored, tmp_path: Path) -> None:
     assert lost.every_other_row_kept().verdict is Verdict.FAIL
 
 
+def test_no_row_behind_the_target_proves_nothing_of_such_rows(
+    restored: Restored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where none was sent between target and lock, nothing is claimed."""
+    known = restored.audit.sorted()
+    monkeypatch.setattr(ServedAudit, "sorted", lambda _: replace(known, between=(), straddling=()))
+
+    assert restored.audit.nothing_after_target().verdict is Verdict.NOT_APPLICABLE
+    assert restored.audit.every_other_row_kept().verdict is Verdict.NOT_APPLICABLE
+
+
 def test_a_target_that_includes_the_damage(restored: Restored) -> None:
     """What the disaster removed is not asked for when the target lies behind it."""
     audit = replace(restored.audit, exclusive=False)
