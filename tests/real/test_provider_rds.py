@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from fixtures.command import run
 from fixtures.drill.rds_simulator.moto_account import REGION
-from fixtures.errors import ConfigError, ProviderError, UnsupportedError
+from fixtures.errors import ConfigError, ProviderError, RefusedError, UnsupportedError
 from fixtures.evidence import redact
 from fixtures.postgres.lsn import Lsn
 from fixtures.postgres.server import Server, free_port
@@ -22,7 +22,8 @@ from fixtures.progress import Tick
 from fixtures.providers.base import Cluster, RestoredInstance, Site, Target, TargetKind
 from fixtures.providers.rds import waiting
 from fixtures.providers.rds.backend import Aurora, Managed, Rds
-from fixtures.providers.rds.values import ADMITTED_TAG, RUN_TAG
+from fixtures.providers.rds.stopping import stop
+from fixtures.providers.rds.values import ADMITTED_TAG, RUN_TAG, STOP_TAG
 from fixtures.settings import AuroraProvider, RdsProvider
 from tests.real.rds_simulator import SOURCE, SimulatedAws, simulated
 
@@ -46,6 +47,8 @@ SNAPSHOTS = {
 }
 #: looks after which an instance that is being deleted is gone
 LOOKS = 3
+STOP = {"rds": "StopDBInstance", "aurora": "StopDBCluster"}
+DESCRIBE = {"rds": "DescribeDBInstances", "aurora": "DescribeDBClusters"}
 DELETE = {"rds": "DeleteDBInstance", "aurora": "DeleteDBCluster"}
 
 
@@ -821,6 +824,79 @@ def test_a_safety_copy_is_asked_for_again(lab: Lab) -> None:
     events.register(f"before-call.rds.{listing}", refuse)
     with pytest.raises(ProviderError, match="expired"):
         provider.safety_copy_stands("snapshot", name)
+
+
+def test_a_production_is_fenced_by_stopping_it_and_its_snapshot_is_the_safety_copy(lab: Lab) -> None:
+    """Once or twice it is one stop; what is tied to another stop, or to none, is no safety copy of this one."""
+    provider = lab.provider()
+    service = provider._service
+    restarts = stopped_since(lab, datetime.now(UTC))
+    notes: list[str] = []
+
+    for _ in range(2):
+        said = stop(service, lambda tick: notes.append(tick.note), timeout_s=20)
+        assert f"{SOURCE} is stopped; snapshot {SOURCE}-stopped-" in said
+
+    asked = [name for name in lab.aws.changing() if not name.startswith("Add")]
+    assert asked == ([] if lab.kind == "rds" else ["CreateDBClusterSnapshot"])
+    assert [name for name, _ in lab.aws.sent].count(STOP[lab.kind]) == 1
+    assert notes[0] == f"{SOURCE} is available"
+    name = provider.safety_copy("snapshot")
+    assert name in said
+    assert provider.safety_copy_stands("snapshot", name) == ""
+    assert lab.aws.changing()[-1] == "AddTagsToResource"
+    assert lab.aws.last("AddTagsToResource")["Tags"] == [{"Key": STOP_TAG, "Value": restarts.isoformat()}]
+
+    for since in (
+        datetime.now(UTC) + timedelta(hours=2),
+        None,
+    ):  # started and stopped again; or not told when
+        stopped_since(lab, since)
+        with pytest.raises(ProviderError, match=r"RB404.*no snapshot was taken at this stop") as error:
+            provider.safety_copy("snapshot")
+        assert "start-db-" in error.value.hints[0]
+        assert "NO SNAPSHOT was taken" in stop(service, quiet, timeout_s=20)
+
+
+def test_a_fence_that_aws_does_not_make_is_none(lab: Lab) -> None:
+    """A status that AWS does not stop from, one that stays, and a refusal: RB405 with what to do."""
+    service = lab.provider()._service
+    field = {"rds": "DBInstanceStatus", "aurora": "Status"}[lab.kind]
+    for status in ("failed", "storage-full", "stopping"):
+        answered(lab, **{field: status})
+        with pytest.raises(RefusedError, match=rf"RB405.*{SOURCE} is {status}, not stopped") as error:
+            stop(service, quiet, timeout_s=0)
+        assert "aws rds describe-db-" in error.value.hints[0]
+    assert lab.aws.changing() == []
+    del lab.aws.answers[DESCRIBE[lab.kind]]
+
+    def refuse(**_: object) -> None:
+        raise ClientError(
+            {"Error": {"Code": "InvalidDBInstanceState", "Message": "it has a replica"}}, STOP[lab.kind]
+        )
+
+    service.cloud.client.meta.events.register(f"before-call.rds.{STOP[lab.kind]}", refuse)
+    with pytest.raises(RefusedError, match=r"RB405.*it has a replica"):
+        stop(service, quiet, timeout_s=20)
+
+
+def answered(lab: Lab, **fields: object) -> None:
+    """Have AWS say this about production."""
+    items = DESCRIBE[lab.kind].removeprefix("Describe")
+
+    def put(parsed: dict) -> None:
+        for each in parsed.get(items) or ():
+            if each[f"{items[:-1]}Identifier"] == SOURCE:
+                each.update(fields)
+
+    lab.aws.answers[DESCRIBE[lab.kind]] = put
+
+
+def stopped_since(lab: Lab, since: datetime | None) -> datetime:
+    """Have AWS say when it starts production by itself, which moto does not."""
+    restarts = whole(since or datetime.now(UTC)) + timedelta(days=7)
+    answered(lab, **({"AutomaticRestartTime": restarts} if since else {}))
+    return restarts
 
 
 def test_the_password_is_nowhere_but_in_the_connection(lab: Lab) -> None:

@@ -1,5 +1,6 @@
 """The simulator of RDS and Aurora: real recoveries behind simulated calls, both held to the vendor's description."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from fixtures.command import end_job, wait_for
+from fixtures.command import end_job, run, wait_for
+from fixtures.drill.forks.process import ROOT
 from fixtures.drill.rds_simulator.description import Description, MissError, RefusedError
 from fixtures.drill.rds_simulator.master import CUSTOMER, MASTER
 from fixtures.drill.rds_simulator.moto_account import GROUPS, REGION
@@ -119,6 +121,14 @@ def client(address: Address, *, key: str = KEY, secret: str = SECRET) -> Any:
     )  # fmt: skip
 
 
+def fence(world: RdsWorld) -> list[str]:
+    """The fence's command, as a configuration gives it: no environment but what it names."""
+    return [
+        "env", f"AWS_ENDPOINT_URL_RDS={world.address.url}", f"AWS_ACCESS_KEY_ID={KEY}", f"AWS_SECRET_ACCESS_KEY={SECRET}",
+        sys.executable, "-m", "fixtures.providers.rds.fence", f"--region={REGION}",
+    ]  # fmt: skip
+
+
 def refused(call: Any, **sent: Any) -> str:
     with pytest.raises(ClientError) as error:
         call(**sent)
@@ -221,6 +231,15 @@ def test_a_cluster_holds_its_rows_and_answers_by_its_writer(world: RdsWorld) -> 
         aurora.wait("copy-cluster-1")
         assert 11 in aurora.rows(shown)
 
+        said = run([*fence(aurora), "--cluster=copy-cluster"], timeout_s=BOUND_S, cwd=ROOT).stdout
+        assert said.startswith("DB cluster copy-cluster is stopped; snapshot copy-cluster-stopped-")
+        aurora.wait("copy-cluster-1", "stopped")
+        with pytest.raises(DatabaseError):
+            aurora.rows(shown)
+        aurora.rds.start_db_cluster(**copy)
+        aurora.wait("copy-cluster-1")
+        assert 11 in aurora.rows(shown)
+
         delete = {**copy, "SkipFinalSnapshot": True}
         assert refused(aurora.rds.delete_db_cluster, **delete) == "InvalidDBClusterStateFault"
         aurora.rds.delete_db_instance(**writer, SkipFinalSnapshot=True)
@@ -229,6 +248,37 @@ def test_a_cluster_holds_its_rows_and_answers_by_its_writer(world: RdsWorld) -> 
         aurora.rds.delete_db_cluster(**delete)
         wait_for(lambda: refused_there(cluster), timeout_s=BOUND_S, what="the cluster is deleted")
         assert aurora.misses() == []
+
+
+def test_an_instance_is_fenced_for_real(world: RdsWorld) -> None:
+    """Nobody gets in, AWS takes no snapshot and restarts nothing; the snapshot before holds all; a start lifts it."""
+    copy = {"DBInstanceIdentifier": "fenced"}
+    shown = world.restore("fenced")
+    with connect(server_of(world, "fenced")) as session:
+        session.do("INSERT INTO public.t VALUES (88)")
+    for _ in range(2):
+        said = run([*fence(world), "--instance=fenced"], timeout_s=BOUND_S, cwd=ROOT).stdout
+        assert said.startswith("DB instance fenced is stopped; snapshot fenced-stopped-")
+    elsewhere = run([*fence(world), "--instance=nobody"], timeout_s=BOUND_S, cwd=ROOT, check=False)
+    (taken,) = world.rds.describe_db_snapshots(**copy)["DBSnapshots"]
+
+    assert (elsewhere.returncode != 0, "RB309" in elsewhere.stderr) == (True, True)
+    assert world.shown("fenced")["AutomaticRestartTime"].isoformat() == taken["TagList"][-1]["Value"]
+    with pytest.raises(DatabaseError):
+        world.rows(shown)
+    assert (
+        refused(world.rds.create_db_snapshot, **copy, DBSnapshotIdentifier="late") == "InvalidDBInstanceState"
+    )
+    assert refused(world.rds.reboot_db_instance, **copy) == "InvalidDBInstanceState"
+    assert refused(world.rds.stop_db_instance, **copy) == "InvalidDBInstanceState"
+    world.rds.restore_db_instance_from_db_snapshot(
+        DBInstanceIdentifier="held", DBSnapshotIdentifier=taken["DBSnapshotIdentifier"]
+    )
+    assert 88 in world.rows(world.wait("held"))
+    world.rds.start_db_instance(**copy)
+    assert 88 in world.rows(world.wait("fenced"))
+    assert "AutomaticRestartTime" not in world.shown("fenced")
+    assert world.misses() == []
 
 
 def test_what_is_not_asked_as_described_is_refused(world: RdsWorld) -> None:
