@@ -35,7 +35,7 @@ image: $(STAMP) ## Build the image of a drill in containers from this machine's 
 	@$(BIN)/python -m fixtures.drill.image.build --major $(MAJOR) $(if $(TAG),--tag $(TAG))
 
 test: $(STAMP) ## Run this project's own tests
-	@$(BIN)/pytest tests -n 4 --dist loadgroup $(ARGS)
+	@$(BIN)/pytest tests -n 4 $(ARGS)
 
 lint: $(STAMP) ## Format, lint and types
 	$(BIN)/ruff format --check .

@@ -1,13 +1,16 @@
 """What the project's own tests share: short folders, server programs, throwaway clusters."""
 
 import os
+import re
 import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from fixtures.postgres.binaries import Binaries, embedded_binaries
 from fixtures.postgres.server import Server, free_port
@@ -22,12 +25,26 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a module's tests in one worker; those that ask each provider's world, or drill it, each provider's."""
-    for item in items:
-        given = getattr(item, "callspec", None)
-        one = given and (given.params.get("world") or given.params.get("way"))
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{one}" if one else item.path.stem))
+#: modules of tests/runbook whose tests share something: a production, or the engine's whole content
+TOGETHER = ("test_containers.py", "test_incident.py", "test_incident_programs.py", "test_stage.py")
+#: the lab, the last parameter of the contract's tests
+LAB = re.compile(r"[a-z_]+(?:-s3)?(?=]$)")
+
+
+class ByWorld(LoadScopeScheduling):
+    """Keeps in one worker what shares a world: a module, a lab of the contract; a session shares nothing."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, _ = nodeid.partition("::")
+        if file.endswith("/test_providers.py"):
+            lab = LAB.search(nodeid)
+            return f"{file}[{lab[0]}]" if lab else file
+        return nodeid if "/runbook/" in file and not file.endswith(TOGETHER) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByWorld:
+    """Take our own: pytest-xdist's groups are lost on pytest 9.2, whose node ids cannot be changed."""
+    return ByWorld(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -287,6 +287,8 @@ def copy_of(world: World, target: str = "right") -> Iterator[Copy]:
     run(["cp", "-a", "--reflink=auto", restored.data, home / "data"], timeout_s=60)
     binaries = world.production.binaries
     binaries.own(home)
+    # as a commissioned copy's: a fault may make a tablespace
+    (home / "data" / "pg_tblspc").chmod(0o700)
     yield Copy(world, restored, Server(binaries, home / "data", free_port(), home, "postgres", home / "logs"))
     shutil.rmtree(home)
 

@@ -259,7 +259,7 @@ def failed(provider: LocalProvider, target: Target) -> str:
 def test_a_killed_servers_processes_are_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """PostgreSQL refuses to start beside them; one that does not end is named, and the next start goes on."""
     provider = world.provider("orphan")
-    plan = provider.plan(LATEST)
+    plan = provider.plan(before_damage(world))
     try:
         server = Instance.of(provider._site, provider.start(plan, lambda _: None).ref).server
         pid = server.pid()
