@@ -1,5 +1,6 @@
 """What `rds` and `aurora` send, against the service's own model: every parameter, every error, every name."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fixtures.errors import CATALOGUE, ProviderError, RunbookError
 from fixtures.providers.base import Target, TargetKind
 from fixtures.providers.rds.cloud import ABSENT, BUSY, CODES, HINTS, TAKEN, Cloud
 from fixtures.providers.rds.clusters import Clusters
+from fixtures.providers.rds.fence import main as fence
 from fixtures.providers.rds.instances import Instances
 from fixtures.providers.rds.service import restore_time
 from fixtures.providers.rds.values import LONGEST, Request, Source, identifier
@@ -299,3 +301,20 @@ def test_a_copys_name_is_one_aws_takes(name: str, run: str) -> None:
 def test_the_second_restored_to_is_never_later_than_the_target(at, exclusive: bool, second) -> None:
     """An exclusive target on a whole second ends a second before it."""
     assert restore_time(Target(kind=TargetKind.TIME, value="", at=at, exclusive=exclusive)) == second
+
+
+def test_a_fence_without_credentials_says_where_they_may_come_from(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The runbook hands a fence no variables, so the SDK's hint alone would lead nowhere."""
+    for name in [each for each in os.environ if each.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+    assert fence(["--region", "eu-central-1", "--instance", "stampcard"]) != 0
+
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "RB106" in told.err
+    assert "add --profile" in told.err
